@@ -1,0 +1,47 @@
+"""Grouped-query attention (arXiv 2305.13245, section 2.2), parameter for parameter Qwen2's.
+
+Shapes: B batch, T tokens, S tokens with the cache, H query heads, K key-value heads, D head width, C channels.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from transformers.cache_utils import Cache
+
+from buddygpt.model.configuration import BuddyGPTConfig
+from buddygpt.model.flash import Visibility, attend
+from buddygpt.model.rope import RotaryEmbedding
+
+
+class GQAttention(nn.Module):
+    """Queries in H heads, keys and values in K <= H heads, each serving H / K queries.
+
+    Args:
+        config: the model's config.
+        layer_idx: position of the layer, its place in the cache.
+    """
+
+    def __init__(self, config: BuddyGPTConfig, layer_idx: int):
+        super().__init__()
+        self.layer_idx = layer_idx
+        self.head_dim = config.rotary_dim
+        self.backend = config._attn_implementation
+        heads, kv_heads, bias = config.num_attention_heads, config.num_key_value_heads, config.attention_bias
+        self.q_proj = nn.Linear(config.hidden_size, heads * self.head_dim, bias=bias)
+        self.k_proj = nn.Linear(config.hidden_size, kv_heads * self.head_dim, bias=bias)
+        self.v_proj = nn.Linear(config.hidden_size, kv_heads * self.head_dim, bias=bias)
+        self.o_proj = nn.Linear(heads * self.head_dim, config.hidden_size, bias=False)
+        self.rotary_emb = RotaryEmbedding()
+
+    def forward(self, x_BTC: Tensor, cos_BTD: Tensor, sin_BTD: Tensor, visible: Visibility, cache: Cache | None) -> Tensor:
+        """(B, T, C) to (B, T, C); appends this call's keys and values to `cache`."""
+        heads = (*x_BTC.shape[:2], -1, self.head_dim)
+        q_BHTD = self.q_proj(x_BTC).view(heads).transpose(1, 2)
+        k_BKTD = self.k_proj(x_BTC).view(heads).transpose(1, 2)
+        v_BKSD = self.v_proj(x_BTC).view(heads).transpose(1, 2)
+        q_BHTD = self.rotary_emb(q_BHTD, cos_BTD, sin_BTD)
+        k_BKSD = self.rotary_emb(k_BKTD, cos_BTD, sin_BTD)
+        if cache is not None:
+            k_BKSD, v_BKSD = cache.update(k_BKSD, v_BKSD, self.layer_idx)
+        y_BHTD = attend(q_BHTD, k_BKSD, v_BKSD, visible, self.head_dim**-0.5, self.backend)
+        return self.o_proj(y_BHTD.transpose(1, 2).flatten(2))

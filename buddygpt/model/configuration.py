@@ -1,0 +1,74 @@
+"""`BuddyGPTConfig`: the recipe's model section, flat, as transformers saves and loads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+from transformers import PreTrainedConfig
+
+from buddygpt.recipe.model import ModelSection, flatten, unflatten
+from buddygpt.recipe.schema import Recipe
+
+# The geometry of buddygpt-0.1b; what a config made without arguments holds.
+_DEFAULTS = flatten(
+    ModelSection.model_validate(
+        {
+            "vocab_size": 151_669,
+            "hidden_size": 768,
+            "num_hidden_layers": 8,
+            "max_position_embeddings": 1024,
+            "attention": {"kind": "gqa", "num_attention_heads": 16, "num_key_value_heads": 8},
+            "mlp": {"kind": "dense", "intermediate_size": 1536},
+        }
+    )
+)
+
+
+class BuddyGPTConfig(PreTrainedConfig):
+    """Geometry of one model under flat, standard names; fields and checks are those of `ModelSection`.
+
+    Args:
+        **kwargs: fields of `buddygpt.recipe.model.ModelSection`, flat (`attention_kind`, `mlp_kind`,
+            `rope_parameters`), and whatever PreTrainedConfig knows. A field left out has buddygpt-0.1b's value.
+
+    Raises:
+        ValueError: the geometry cannot be; the message names the field.
+    """
+
+    model_type = "buddygpt"
+    keys_to_ignore_at_inference = ["past_key_values"]
+    has_no_defaults_at_init = True  # config.json holds every field, so a later default changes no old model
+
+    def __init__(self, **kwargs: Any):
+        given = {k: v for k, v in kwargs.items() if v is not None}
+        defaults = _defaults_for(given)
+        try:
+            flat = flatten(ModelSection.model_validate(unflatten(defaults | given)))
+        except ValidationError as error:
+            faults = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+            raise ValueError("; ".join(faults)) from None
+        super().__init__(**(kwargs | flat))
+
+    @classmethod
+    def from_recipe(cls, recipe: Recipe, **kwargs: Any) -> BuddyGPTConfig:
+        """The config of a recipe's model; further fields, such as token ids, by keyword."""
+        return cls(**flatten(recipe.model), **kwargs)
+
+    @property
+    def rotary_dim(self) -> int:
+        """Width of the part of a query or key head that RoPE turns."""
+        if self.attention_kind == "mla":
+            return self.qk_rope_head_dim
+        return self.head_dim or self.hidden_size // self.num_attention_heads
+
+
+def _defaults_for(given: dict[str, Any]) -> dict[str, Any]:
+    """Defaults that fit the chosen variants: GQA's heads are no default for an MLA model."""
+    kinds = {name: given.get(name, _DEFAULTS[name]) for name in ("attention_kind", "mlp_kind")}
+    fitting = {name for name in _DEFAULTS if name in ModelSection.model_fields or name in kinds or name == "rope_parameters"}
+    for name, kind in kinds.items():
+        if kind == _DEFAULTS[name]:
+            section = unflatten(_DEFAULTS)[name.removesuffix("_kind")]
+            fitting |= set(section) - {"kind"}
+    return {name: value for name, value in _DEFAULTS.items() if name in fitting} | kinds

@@ -1,0 +1,222 @@
+"""The model: embedding, decoder layers, norm, head; and how its weights are drawn.
+
+Shapes: B batch, T tokens of this call, C channels (hidden_size), D rotary width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.utils.generic import can_return_tuple
+
+from buddygpt.model.attention import ATTENTION
+from buddygpt.model.configuration import BuddyGPTConfig
+from buddygpt.model.flash import Visibility
+from buddygpt.model.loss import linear_cross_entropy
+from buddygpt.model.mlp import GateMLP
+from buddygpt.model.moe import MoEGate, MoELayer
+from buddygpt.model.norm import RMSNorm
+from buddygpt.model.rope import rotary_tables
+
+
+class DecoderLayer(GradientCheckpointingLayer):
+    """Attention, then feed-forward, each on the normalised stream and added back to it."""
+
+    def __init__(self, config: BuddyGPTConfig, layer_idx: int):
+        super().__init__()
+        self.self_attn = ATTENTION[config.attention_kind](config, layer_idx)
+        self.mlp = GateMLP(config.hidden_size, config.intermediate_size) if config.mlp_kind == "dense" else MoELayer(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, x_BTC: Tensor, cos_BTD: Tensor, sin_BTD: Tensor, visible: Visibility, cache: Cache | None) -> Tensor:
+        """(B, T, C) to (B, T, C)."""
+        x_BTC = x_BTC + self.self_attn(self.input_layernorm(x_BTC), cos_BTD, sin_BTD, visible, cache)
+        return x_BTC + self.mlp(self.post_layernorm(x_BTC))
+
+
+class BuddyGPTPreTrainedModel(PreTrainedModel):
+    """What both models share: how transformers treats them, and the initial weights."""
+
+    config_class = BuddyGPTConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["DecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Draw one module's weights. With s = initializer_range and L = num_hidden_layers:
+
+        | tensor | drawn from |
+        | --- | --- |
+        | embedding, and the head tied to it | N(0, s) |
+        | matrices, the router's included | N(0, s) |
+        | o_proj, down_proj: they write into the residual stream | N(0, s / sqrt(2 L)), GPT-2 (Radford et al. 2019, 2.3) |
+        | biases, the router's selection bias | 0 |
+        | RMSNorm weights | 1 |
+
+        The first loss is then near ln V + C s^2 / 2: the final norm leaves rows of length sqrt(C), so that logits are
+        drawn from about N(0, C s^2).
+        """
+        std = self.config.initializer_range
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            scale = (2 * self.config.num_hidden_layers) ** -0.5 if getattr(module, "writes_residual", False) else 1.0
+            nn.init.normal_(module.weight, 0.0, std * scale)
+            if getattr(module, "bias", None) is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, RMSNorm):
+            nn.init.ones_(module.weight)
+        elif isinstance(module, MoEGate):
+            nn.init.normal_(module.weight, 0.0, std)
+            nn.init.zeros_(module.e_score_correction_bias)
+
+
+class BuddyGPTModel(BuddyGPTPreTrainedModel):
+    """Token ids to hidden states."""
+
+    def __init__(self, config: BuddyGPTConfig):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(config, i) for i in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.gradient_checkpointing = False
+        for name, module in self.named_modules():
+            if name.endswith(("o_proj", "down_proj")) and not name.endswith(("q_down_proj", "kv_down_proj")):
+                module.writes_residual = True
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        document_ids: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Run the decoder.
+
+        Args:
+            input_ids: (B, T) token ids.
+            attention_mask: (B, past + T), 1 for real tokens, 0 for padding on either side.
+            position_ids: (B, T); counted from the mask, or onwards from the cache, where left out. Given without mask
+                and cache, a position that does not follow its left neighbour's begins a new packed document.
+            past_key_values: cache to read and extend.
+            inputs_embeds: (B, T, C) in place of `input_ids`.
+            use_cache: make a cache where none is given.
+            document_ids: (B, T), equal within each packed document; documents do not see one another. No cache.
+            output_hidden_states: also return the stream before each layer and after the final norm.
+
+        Raises:
+            ValueError: not exactly one of input_ids and inputs_embeds; packed documents together with a cache.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        x_BTC = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        if use_cache is None:
+            use_cache = not self.training and document_ids is None and bool(getattr(self.config, "use_cache", True))
+        if use_cache and past_key_values is None and not (self.gradient_checkpointing and self.training):
+            past_key_values = DynamicCache()
+        past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        if document_ids is None and position_ids is not None and attention_mask is None and past == 0:
+            document_ids = _documents(position_ids)
+        if document_ids is not None and past:
+            raise ValueError("packed documents cannot go on from a cache")
+        tokens = x_BTC.shape[1]
+        if attention_mask is not None and bool(attention_mask.all()):
+            attention_mask = None
+        if position_ids is None:
+            position_ids = _positions(attention_mask, past, tokens, x_BTC.device)
+        visible = Visibility(past, tokens, attention_mask, document_ids)
+        cos_BTD, sin_BTD = rotary_tables(self.config.rope_parameters, self.config.rotary_dim, position_ids)
+        states = [x_BTC]
+        for layer in self.layers:
+            x_BTC = layer(x_BTC, cos_BTD, sin_BTD, visible, past_key_values)
+            states.append(x_BTC)
+        x_BTC = self.norm(x_BTC)
+        hidden_states = (*states[:-1], x_BTC) if output_hidden_states else None
+        return BaseModelOutputWithPast(last_hidden_state=x_BTC, past_key_values=past_key_values, hidden_states=hidden_states)
+
+
+def _positions(attention_mask: Tensor | None, past: int, tokens: int, device: torch.device) -> Tensor:
+    """Positions (B or 1, T): real tokens count from 0 in each row, whatever the padding."""
+    if attention_mask is None:
+        return torch.arange(past, past + tokens, device=device)[None]
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -tokens:]
+
+
+def _documents(position_ids: Tensor) -> Tensor | None:
+    """Document numbers (B, T) where positions jump, None where every row is one run."""
+    starts = torch.ones_like(position_ids, dtype=torch.bool)
+    starts[:, 1:] = position_ids[:, 1:] != position_ids[:, :-1] + 1
+    return starts.cumsum(-1) if bool(starts[:, 1:].any()) else None
+
+
+class BuddyGPTForCausalLM(BuddyGPTPreTrainedModel, GenerationMixin):
+    """The decoder with a head over the vocabulary, tied to the embedding where the config says so."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def __init__(self, config: BuddyGPTConfig):
+        super().__init__(config)
+        self.model = BuddyGPTModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor | None = None,
+        shift_labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Run the decoder and the head; `BuddyGPTModel.forward` has the other arguments.
+
+        Args:
+            labels: (B, T) token ids; position t is judged by label t + 1; -100 is not judged. With labels the result
+                has a loss and no logits, unless `logits_to_keep` is given too.
+            logits_to_keep: logits of this many last tokens, or of these positions; 0 and None mean all.
+            shift_labels: (B, T), position t is judged by label t; in place of `labels`.
+            num_items_in_batch: divisor of the loss, see `linear_cross_entropy`.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        x_BTC = outputs.last_hidden_state
+        loss = logits = None
+        if shift_labels is None and labels is not None:
+            shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+        if shift_labels is not None:
+            loss = linear_cross_entropy(x_BTC, self.lm_head.weight, shift_labels.to(x_BTC.device), num_items_in_batch)
+        if shift_labels is None or logits_to_keep is not None:
+            keep = logits_to_keep if isinstance(logits_to_keep, Tensor) else slice(-(logits_to_keep or 0) or None, None)
+            logits = self.lm_head(x_BTC[:, keep])
+        return CausalLMOutputWithPast(
+            loss=loss, logits=logits, past_key_values=outputs.past_key_values, hidden_states=outputs.hidden_states
+        )  # type: ignore[arg-type]

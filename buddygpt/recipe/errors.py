@@ -1,0 +1,30 @@
+"""The one kind of error that a user is meant to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class BuddyError(Exception):
+    """A fault in what the user gave, told so that the user can mend it.
+
+    Each line says what is wrong, where, what would be right and what to do. The command line prints
+    the lines without a traceback and ends with exit code 2; nothing was written, nothing is lost.
+
+    Args:
+        lines: one message, or several when faults were collected.
+    """
+
+    exit_code = 2
+
+    def __init__(self, lines: str | Iterable[str]):
+        self.lines = (lines,) if isinstance(lines, str) else tuple(lines)
+        super().__init__("\n".join(self.lines))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` for the nearest of `known`, or an empty string where none is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""

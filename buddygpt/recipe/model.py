@@ -1,0 +1,169 @@
+"""The model's fields, defined once: a recipe's `model` section and the saved config.json are both read here.
+
+A recipe nests the variants (`attention: {kind: gqa, ...}`); a config.json is flat, as transformers has it
+(`attention_kind`, `num_attention_heads`, ...). `flatten` and `unflatten` go from one to the other. Names are
+transformers' own: Qwen2's for GQA, DeepSeek-V3's for MLA and MoE.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from buddygpt.recipe.base import Count, FieldError, Number, Section
+
+Positive = Annotated[Count, Field(gt=0)]
+
+
+class GQA(Section):
+    """Grouped-query attention (arXiv 2305.13245, section 2.2) in Qwen2's layout."""
+
+    kind: Literal["gqa"]
+    """Grouped-query attention."""
+    num_attention_heads: Positive
+    """Query heads."""
+    num_key_value_heads: Positive
+    """Key and value heads; each serves num_attention_heads / num_key_value_heads query heads."""
+    head_dim: Positive | None = None
+    """Width of one head; hidden_size / num_attention_heads where left out."""
+    attention_bias: bool = True
+    """Biases on the query, key and value projections (the output projection never has one)."""
+
+
+class MLA(Section):
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1) in DeepSeek-V3's layout."""
+
+    kind: Literal["mla"]
+    """Multi-head latent attention."""
+    num_attention_heads: Positive
+    """Heads."""
+    q_lora_rank: Positive
+    """Width of the query latent."""
+    kv_lora_rank: Positive
+    """Width of the key-value latent, the part of it that is cached."""
+    qk_rope_head_dim: Positive
+    """Rotary width of a query or key head; the key's is shared by all heads and cached."""
+    qk_nope_head_dim: Positive
+    """Width of a query or key head that carries no position."""
+    v_head_dim: Positive
+    """Width of a value head."""
+
+
+class Dense(Section):
+    """SwiGLU feed-forward (arXiv 2002.05202)."""
+
+    kind: Literal["dense"]
+    """One feed-forward network for every token."""
+    intermediate_size: Positive
+    """Width between the projections."""
+
+
+class MoE(Section):
+    """Sigmoid-scored mixture of experts with shared experts (DeepSeek-V3, arXiv 2412.19437, section 2.1.2)."""
+
+    kind: Literal["moe"]
+    """Routed experts beside shared ones."""
+    n_routed_experts: Positive
+    """Experts that the router chooses from."""
+    num_experts_per_tok: Positive
+    """Experts chosen for each token."""
+    n_shared_experts: Positive
+    """Experts that every token passes; held as one network of n_shared_experts x moe_intermediate_size."""
+    moe_intermediate_size: Positive
+    """Width inside one expert."""
+    routed_scaling_factor: Annotated[Number, Field(gt=0)] = 1.0
+    """Factor on the sum of the routed experts."""
+
+
+class DefaultRope(Section):
+    """Rotary position embedding without scaling (RoFormer, arXiv 2104.09864, section 3.4.2)."""
+
+    kind: Literal["default"] = "default"
+    """No scaling."""
+    rope_theta: Annotated[Number, Field(gt=1)] = 10_000.0
+    """Base of the rotary frequencies."""
+
+
+Attention = Annotated[GQA | MLA, Field(discriminator="kind")]
+Mlp = Annotated[Dense | MoE, Field(discriminator="kind")]
+Rope = DefaultRope
+
+
+class ModelSection(Section):
+    """The geometry of one model."""
+
+    vocab_size: Positive
+    """Rows of the embedding; at least the tokenizer's length."""
+    hidden_size: Positive
+    """Width of the residual stream."""
+    num_hidden_layers: Positive
+    """Decoder layers."""
+    max_position_embeddings: Positive
+    """Longest context in tokens."""
+    tie_word_embeddings: bool = True
+    """Output head and embedding are one matrix."""
+    rms_norm_eps: Annotated[Number, Field(gt=0)] = 1e-6
+    """Added to the mean square inside RMSNorm."""
+    initializer_range: Annotated[Number, Field(gt=0)] = 0.02
+    """Standard deviation of freshly drawn matrices; model.modeling.init_weights has the whole table."""
+    attention: Attention
+    """How tokens look at one another."""
+    mlp: Mlp
+    """The feed-forward part."""
+    rope: Rope = DefaultRope()
+    """Rotary positions."""
+
+    @model_validator(mode="after")
+    def _geometry(self) -> ModelSection:
+        heads = self.attention.num_attention_heads
+        if isinstance(self.attention, GQA):
+            if self.attention.head_dim is None and self.hidden_size % heads:
+                raise FieldError(
+                    "attention.num_attention_heads",
+                    f"{heads} heads do not divide hidden_size {self.hidden_size}; choose a divisor or give head_dim",
+                )
+            if heads % self.attention.num_key_value_heads:
+                raise FieldError(
+                    "attention.num_key_value_heads",
+                    f"{self.attention.num_key_value_heads} key-value heads do not divide {heads} query heads",
+                )
+            if (width := self.attention.head_dim or self.hidden_size // heads) % 2:
+                raise FieldError("attention.head_dim", f"head width {width} is odd; RoPE turns pairs")
+        elif self.attention.qk_rope_head_dim % 2:
+            raise FieldError(
+                "attention.qk_rope_head_dim", f"rotary width {self.attention.qk_rope_head_dim} is odd; RoPE turns pairs"
+            )
+        if isinstance(self.mlp, MoE) and self.mlp.num_experts_per_tok > self.mlp.n_routed_experts:
+            raise FieldError(
+                "mlp.num_experts_per_tok",
+                f"{self.mlp.num_experts_per_tok} experts for each token, but only {self.mlp.n_routed_experts} exist",
+            )
+        return self
+
+
+VARIANTS: dict[str, tuple[type[Section], ...]] = {"attention": (GQA, MLA), "mlp": (Dense, MoE)}
+
+
+def flatten(model: ModelSection) -> dict[str, Any]:
+    """The section as the flat names that config.json holds; RoPE as transformers' `rope_parameters`."""
+    flat = model.model_dump(exclude={*VARIANTS, "rope"})
+    for name in VARIANTS:
+        fields = getattr(model, name).model_dump()
+        flat[f"{name}_kind"] = fields.pop("kind")
+        flat |= fields
+    rope = model.rope.model_dump()
+    flat["rope_parameters"] = {"rope_type": rope.pop("kind"), **rope}
+    return flat
+
+
+def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
+    """The nested form of `flatten`'s result, ready for `ModelSection.model_validate`; other keys stay out."""
+    nested: dict[str, Any] = {k: flat[k] for k in ModelSection.model_fields if k in flat}
+    for name, classes in VARIANTS.items():
+        kind = flat.get(f"{name}_kind")
+        chosen = [cls for cls in classes if kind in get_args(cls.model_fields["kind"].annotation)]
+        nested[name] = {"kind": kind} | {k: flat[k] for cls in chosen for k in cls.model_fields if k in flat}
+    rope = dict(flat.get("rope_parameters") or {})
+    nested["rope"] = {"kind": rope.pop("rope_type", "default"), **rope}
+    return nested

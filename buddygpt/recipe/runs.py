@@ -1,0 +1,163 @@
+"""The run directory: one folder holds one model's life.
+
+    runs/NAME/recipe.yaml     the resolved recipe
+    runs/NAME/data            a link to the prepared shards, which runs with the same data share
+    runs/NAME/pretrain/       checkpoints/  model/  metrics.jsonl  report.html
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from buddygpt.recipe.errors import BuddyError, did_you_mean
+from buddygpt.recipe.schema import Recipe
+
+CHAPTERS = ("pretrain", "sft", "dpo")
+"""Stages that leave a model, in the order in which a model lives them."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory; making the object touches nothing on disk."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    def chapter(self, name: str) -> Path:
+        """Folder of one stage."""
+        return self.path / name
+
+    def finished(self) -> Iterator[Path]:
+        """Model folders of finished stages, the latest stage first."""
+        for chapter in reversed(CHAPTERS):
+            if (self.path / chapter / "done.json").is_file():
+                yield self.path / chapter / "model"
+
+    def claim(self, recipe: Recipe, *sections: str) -> None:
+        """Write the recipe into a new run, or see that the run is this recipe's.
+
+        Args:
+            recipe: the resolved recipe.
+            *sections: those that must agree with a recipe already there.
+
+        Raises:
+            BuddyError: the folder belongs to another recipe, holds something else, or cannot be written.
+        """
+        file = self.path / "recipe.yaml"
+        if file.is_file():
+            self.check(recipe, *sections)
+            return
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise BuddyError(f"{self.path}: exists and is not a run; choose another folder with --run")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, dump_yaml(recipe.as_dict()))
+        except OSError as error:
+            raise BuddyError(f"{self.path}: cannot be written: {error.strerror}; choose another folder with --run") from None
+
+    def check(self, recipe: Recipe, *sections: str) -> None:
+        """See that the run, where it exists, is this recipe's.
+
+        Raises:
+            BuddyError: it is another recipe's; names the first fields that differ.
+        """
+        file = self.path / "recipe.yaml"
+        if not file.is_file():
+            return
+        from buddygpt.recipe.loader import load_recipe
+
+        theirs = load_recipe(file)
+        if theirs.digest(*sections) == recipe.digest(*sections):
+            return
+        differing = list(_differences(theirs.as_dict(*sections), recipe.as_dict(*sections)))
+        shown = ", ".join(f"{key} ({old} there, {new} here)" for key, old, new in differing[:3])
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise BuddyError(
+            f"{self.path}: belongs to a recipe that differs in {shown}{more}; "
+            f"give this one another name (--set name={recipe.name}-2) or remove the folder"
+        )
+
+
+def _differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in dict.fromkeys((*a, *b)):
+            yield from _differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)
+    elif a != b:
+        yield path, _brief(a), _brief(b)
+
+
+def _brief(value: Any) -> str:
+    text = "none" if value is None else json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def runs_in(root: Path) -> list[Run]:
+    """Runs below `root`, the one touched last first."""
+    if not root.is_dir():
+        return []
+    found = [p.parent for p in root.glob("*/recipe.yaml")]
+    return [Run(p) for p in sorted(found, key=_touched, reverse=True)]
+
+
+def _touched(path: Path) -> float:
+    marks = [path / "recipe.yaml", *path.glob("*/done.json"), *path.glob("*/metrics.jsonl")]
+    return max(p.stat().st_mtime for p in marks)
+
+
+def newest_model(root: Path) -> Path:
+    """The newest finished model of the newest run that has one.
+
+    Raises:
+        BuddyError: there is none.
+    """
+    for run in runs_in(root):
+        for model in run.finished():
+            return model
+    raise BuddyError(f"{root}/: no finished model; make one with `buddy pretrain tiny`, or name a model folder or hub id")
+
+
+def find_run(root: Path, name: str) -> Run:
+    """The run called `name`.
+
+    Raises:
+        BuddyError: there is none; names near ones.
+    """
+    runs = runs_in(root)
+    for run in runs:
+        if run.name == name:
+            return run
+    raise BuddyError(f"{name}: no such run below {root}/{did_you_mean(name, [r.name for r in runs])}")
+
+
+def dump_yaml(data: dict[str, Any]) -> str:
+    """Plain data as YAML text."""
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.allow_unicode = True
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    out = StringIO()
+    yaml.dump(data, out)
+    return out.getvalue()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file whole or not at all: under another name, synced, renamed."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,57 @@
+"""The whole recipe: one YAML, one model's life."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from buddygpt.recipe.base import FieldError, Section
+from buddygpt.recipe.data import DataSection
+from buddygpt.recipe.model import ModelSection
+from buddygpt.recipe.pretrain import PretrainSection
+from buddygpt.recipe.tokenizer import TokenizerSection
+
+
+class Recipe(Section):
+    """A recipe describes one model's life; each verb of `buddy` lives one chapter of it."""
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")]
+    """Version of the recipe's format."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)]
+    """Name of the run: letters, digits, `.`, `_`, `-`."""
+    model: ModelSection
+    """Geometry."""
+    tokenizer: TokenizerSection
+    """Tokenizer."""
+    data: DataSection | None = None
+    """Pretraining text."""
+    pretrain: PretrainSection | None = None
+    """Pretraining."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Recipe:
+        if self.tokenizer.train and self.tokenizer.train > self.model.vocab_size:
+            raise FieldError(
+                "tokenizer.train",
+                f"{self.tokenizer.train} entries, but the model has only {self.model.vocab_size} rows (model.vocab_size)",
+            )
+        if self.pretrain and self.pretrain.sequence_length > self.model.max_position_embeddings:
+            raise FieldError(
+                "pretrain.sequence_length",
+                f"{self.pretrain.sequence_length} tokens, but the model has only "
+                f"{self.model.max_position_embeddings} positions (model.max_position_embeddings)",
+            )
+        return self
+
+    def as_dict(self, *sections: str) -> dict[str, Any]:
+        """The resolved recipe, every default filled in, as plain data; only `sections` where given."""
+        full = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return {k: full[k] for k in sections if k in full} if sections else full
+
+    def digest(self, *sections: str) -> str:
+        """Hash (16 hex digits of BLAKE2b) of the resolved recipe, or of the named sections of it."""
+        text = json.dumps(self.as_dict(*sections), sort_keys=True, ensure_ascii=False)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -37,7 +37,7 @@ class BuddyGPTConfig(PreTrainedConfig):
     """
 
     model_type = "buddygpt"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["cache", "past_key_values"]
     has_no_defaults_at_init = True  # config.json holds every field, so a later default changes no old model
 
     def __init__(self, **kwargs: Any):
@@ -46,8 +46,7 @@ class BuddyGPTConfig(PreTrainedConfig):
         try:
             flat = flatten(ModelSection.model_validate(unflatten(defaults | given)))
         except ValidationError as error:
-            faults = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
-            raise ValueError("; ".join(faults)) from None
+            raise ValueError("; ".join(map(_told, error.errors(include_url=False)))) from None
         super().__init__(**(kwargs | flat))
 
     @classmethod
@@ -63,10 +62,19 @@ class BuddyGPTConfig(PreTrainedConfig):
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
 
+def _told(fault: Any) -> str:
+    """One of pydantic's faults under the flat name of its field."""
+    cause = fault.get("ctx", {}).get("error")
+    place = getattr(cause, "key", None) or ".".join(map(str, fault["loc"]))
+    return f"{place.rpartition('.')[2]}: {cause or fault['msg']}"
+
+
 def _defaults_for(given: dict[str, Any]) -> dict[str, Any]:
     """Defaults that fit the chosen variants: GQA's heads are no default for an MLA model."""
     kinds = {name: given.get(name, _DEFAULTS[name]) for name in ("attention_kind", "mlp_kind")}
-    fitting = {name for name in _DEFAULTS if name in ModelSection.model_fields or name in kinds or name == "rope_parameters"}
+    fitting = {
+        name for name in _DEFAULTS if name in ModelSection.model_fields or name in kinds or name == "rope_parameters"
+    }
     for name, kind in kinds.items():
         if kind == _DEFAULTS[name]:
             section = unflatten(_DEFAULTS)[name.removesuffix("_kind")]

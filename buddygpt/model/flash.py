@@ -36,7 +36,7 @@ class Visibility:
         return self.padding_BS is None and self.documents_BT is None and keys == self.past + self.queries
 
     def mask(self, keys: int, device: torch.device) -> Tensor:
-        """Boolean (B or 1, 1, T, S), true where a query may look. Slots of a static cache beyond the last token are false."""
+        """Boolean (B or 1, 1, T, S), true where a query may look; slots beyond the last token are false."""
         if self._mask is not None and self._mask.shape[-1] == keys:
             return self._mask
         slots = torch.arange(keys, device=device)

@@ -22,7 +22,9 @@ BLOCK_BYTES = 16 * 2**20
 """On a CPU the softmax runs over blocks of this size, which stay in its cache."""
 
 
-def linear_cross_entropy(hidden: Tensor, weight_VD: Tensor, targets: Tensor, num_items: Tensor | float | None = None) -> Tensor:
+def linear_cross_entropy(
+    hidden: Tensor, weight_VD: Tensor, targets: Tensor, num_items: Tensor | float | None = None
+) -> Tensor:
     """Mean cross entropy in nats of `softmax(hidden @ weight^T)` against `targets`, as an fp32 scalar.
 
     Args:

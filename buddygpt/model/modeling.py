@@ -5,6 +5,7 @@ Shapes: B batch, T tokens of this call, C channels (hidden_size), D rotary width
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ from buddygpt.model.moe import MoEGate, MoELayer
 from buddygpt.model.norm import RMSNorm
 from buddygpt.model.rope import rotary_tables
 
+CACHE = "cache" if "cache" in {f.name for f in fields(BaseModelOutputWithPast)} else "past_key_values"
+"""What transformers calls a cache in a model's output and hands back to it; the name changed within version 5."""
+
 
 class DecoderLayer(GradientCheckpointingLayer):
     """Attention, then feed-forward, each on the normalised stream and added back to it."""
@@ -31,11 +35,15 @@ class DecoderLayer(GradientCheckpointingLayer):
     def __init__(self, config: BuddyGPTConfig, layer_idx: int):
         super().__init__()
         self.self_attn = ATTENTION[config.attention_kind](config, layer_idx)
-        self.mlp = GateMLP(config.hidden_size, config.intermediate_size) if config.mlp_kind == "dense" else MoELayer(config)
+        self.mlp = (
+            GateMLP(config.hidden_size, config.intermediate_size) if config.mlp_kind == "dense" else MoELayer(config)
+        )
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x_BTC: Tensor, cos_BTD: Tensor, sin_BTD: Tensor, visible: Visibility, cache: Cache | None) -> Tensor:
+    def forward(
+        self, x_BTC: Tensor, cos_BTD: Tensor, sin_BTD: Tensor, visible: Visibility, cache: Cache | None
+    ) -> Tensor:
         """(B, T, C) to (B, T, C)."""
         x_BTC = x_BTC + self.self_attn(self.input_layernorm(x_BTC), cos_BTD, sin_BTD, visible, cache)
         return x_BTC + self.mlp(self.post_layernorm(x_BTC))
@@ -59,7 +67,7 @@ class BuddyGPTPreTrainedModel(PreTrainedModel):
         | --- | --- |
         | embedding, and the head tied to it | N(0, s) |
         | matrices, the router's included | N(0, s) |
-        | o_proj, down_proj: they write into the residual stream | N(0, s / sqrt(2 L)), GPT-2 (Radford et al. 2019, 2.3) |
+        | o_proj, down_proj: they write into the residual stream | N(0, s / sqrt(2 L)), GPT-2 (Radford 2019, 2.3) |
         | biases, the router's selection bias | 0 |
         | RMSNorm weights | 1 |
 
@@ -99,11 +107,12 @@ class BuddyGPTModel(BuddyGPTPreTrainedModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         document_ids: Tensor | None = None,
         output_hidden_states: bool | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Run the decoder.
@@ -113,11 +122,12 @@ class BuddyGPTModel(BuddyGPTPreTrainedModel):
             attention_mask: (B, past + T), 1 for real tokens, 0 for padding on either side.
             position_ids: (B, T); counted from the mask, or onwards from the cache, where left out. Given without mask
                 and cache, a position that does not follow its left neighbour's begins a new packed document.
-            past_key_values: cache to read and extend.
+            cache: keys and values of the tokens before, read and extended.
             inputs_embeds: (B, T, C) in place of `input_ids`.
             use_cache: make a cache where none is given.
             document_ids: (B, T), equal within each packed document; documents do not see one another. No cache.
             output_hidden_states: also return the stream before each layer and after the final norm.
+            past_key_values: `cache` by its older name.
 
         Raises:
             ValueError: not exactly one of input_ids and inputs_embeds; packed documents together with a cache.
@@ -125,11 +135,12 @@ class BuddyGPTModel(BuddyGPTPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         x_BTC = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        cache = past_key_values if cache is None else cache
         if use_cache is None:
             use_cache = not self.training and document_ids is None and bool(getattr(self.config, "use_cache", True))
-        if use_cache and past_key_values is None and not (self.gradient_checkpointing and self.training):
-            past_key_values = DynamicCache()
-        past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        if use_cache and cache is None and not (self.gradient_checkpointing and self.training):
+            cache = DynamicCache()
+        past = 0 if cache is None else int(cache.get_seq_length())
         if document_ids is None and position_ids is not None and attention_mask is None and past == 0:
             document_ids = _documents(position_ids)
         if document_ids is not None and past:
@@ -143,11 +154,11 @@ class BuddyGPTModel(BuddyGPTPreTrainedModel):
         cos_BTD, sin_BTD = rotary_tables(self.config.rope_parameters, self.config.rotary_dim, position_ids)
         states = [x_BTC]
         for layer in self.layers:
-            x_BTC = layer(x_BTC, cos_BTD, sin_BTD, visible, past_key_values)
+            x_BTC = layer(x_BTC, cos_BTD, sin_BTD, visible, cache)
             states.append(x_BTC)
         x_BTC = self.norm(x_BTC)
         hidden_states = (*states[:-1], x_BTC) if output_hidden_states else None
-        return BaseModelOutputWithPast(last_hidden_state=x_BTC, past_key_values=past_key_values, hidden_states=hidden_states)
+        return BaseModelOutputWithPast(last_hidden_state=x_BTC, hidden_states=hidden_states, **{CACHE: cache})
 
 
 def _positions(attention_mask: Tensor | None, past: int, tokens: int, device: torch.device) -> Tensor:
@@ -181,13 +192,14 @@ class BuddyGPTForCausalLM(BuddyGPTPreTrainedModel, GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor | None = None,
         shift_labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Run the decoder and the head; `BuddyGPTModel.forward` has the other arguments.
@@ -203,9 +215,10 @@ class BuddyGPTForCausalLM(BuddyGPTPreTrainedModel, GenerationMixin):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            past_key_values=past_key_values,
             **kwargs,
         )
         x_BTC = outputs.last_hidden_state
@@ -218,5 +231,8 @@ class BuddyGPTForCausalLM(BuddyGPTPreTrainedModel, GenerationMixin):
             keep = logits_to_keep if isinstance(logits_to_keep, Tensor) else slice(-(logits_to_keep or 0) or None, None)
             logits = self.lm_head(x_BTC[:, keep])
         return CausalLMOutputWithPast(
-            loss=loss, logits=logits, past_key_values=outputs.past_key_values, hidden_states=outputs.hidden_states
+            loss=loss,
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            **{CACHE: outputs.get(CACHE)},
         )  # type: ignore[arg-type]

@@ -51,6 +51,6 @@ class MoELayer(nn.Module):
         routed_NC = torch.zeros_like(x_NC, dtype=weights_NA.dtype)
         for index, expert in enumerate(self.experts):
             rows, slots = (indices_NA == index).nonzero(as_tuple=True)
-            # An expert that no token chose still runs, on no rows, so that its parameters have gradients on every device.
+            # An expert that no token chose still runs, on no rows, so that its parameters have gradients everywhere.
             routed_NC = routed_NC.index_add(0, rows, expert(x_NC[rows]) * weights_NA[rows, slots, None])
         return self.shared_experts(x_BTC) + routed_NC.to(x_BTC.dtype).view_as(x_BTC)

@@ -52,6 +52,8 @@ def parse_number(value: Any) -> float | int:
         if suffix not in SUFFIXES:
             raise ValueError(f"'{value}' ends in an unknown unit '{suffix}'; known are {' '.join(list(SUFFIXES)[1:])}")
         exact = Decimal(digits.replace("_", "")) * SUFFIXES[suffix]
+        if not math.isfinite(float(exact)):  # before int(), which would write out every digit of 1e999999999
+            raise ValueError(f"{value} is too large a number")
         value = int(exact) if exact == exact.to_integral_value() else float(exact)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} is not a finite number")

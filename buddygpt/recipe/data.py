@@ -19,7 +19,7 @@ class Source(Section):
     weight: Annotated[Number, Field(gt=0)] = 1.0
     """Share of the training tokens, relative to the other sources' weights."""
     validation: Share | None = None
-    """Share of this source's documents that is held out; 1 keeps it for validation alone. `data.validation` where left out."""
+    """Share of this source's documents that is held out; 1 holds all of it out. `data.validation` where left out."""
 
 
 class Rows(Source):

@@ -57,13 +57,16 @@ def check(document: Document) -> Recipe:
     Raises:
         BuddyError: one line for each fault.
     """
-    faults = [_line(document, loc, "looks like a secret; keep tokens in the environment or the hub's own login")
-              for loc in _secrets(document.data)]
+    faults = [
+        _line(document, loc, "looks like a secret; keep tokens in the environment or the hub's own login")
+        for loc in _secrets(document.data)
+    ]
     try:
         recipe = Recipe.model_validate(document.data)
     except ValidationError as error:
         lines = [_describe(document, e) for e in error.errors(include_url=False)]
-        raise BuddyError(dict.fromkeys(faults + lines)) from None
+        told = dict.fromkeys(_SECRET.sub("(a secret)", line) for line in faults + lines)
+        raise BuddyError(sorted(told, key=_line_order)) from None
     if faults:
         raise BuddyError(faults)
     return recipe
@@ -99,12 +102,16 @@ def _parse(path: Path) -> Document:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise BuddyError(f"{path}: no such recipe{_near_files(path)}; `buddy recipes` lists those that come along") from None
+        raise BuddyError(
+            f"{path}: no such recipe{_near_files(path)}; `buddy recipes` lists those that come along"
+        ) from None
     except IsADirectoryError:
         raise BuddyError(f"{path}: a folder, not a recipe file") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise BuddyError(f"{path}:{line}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8") from None
+        raise BuddyError(
+            f"{path}:{line}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8"
+        ) from None
     except OSError as error:
         raise BuddyError(f"{path}: cannot be read: {error.strerror}") from None
     try:
@@ -178,7 +185,9 @@ def _apply_override(document: Document, override: str) -> None:
     for depth, key in enumerate(keys):
         if isinstance(node, list):
             if not (key.isdigit() and int(key) < len(node)):
-                raise BuddyError(f"--set {override}: {'.'.join(keys[:depth])} is a list of {len(node)}; write its number, from 0")
+                raise BuddyError(
+                    f"--set {override}: {'.'.join(keys[:depth])} is a list of {len(node)}; write its number, from 0"
+                )
             loc, node = (*loc, int(key)), node[int(key)]
         else:
             loc, node = (*loc, key), node.get(key) if isinstance(node, dict) else None
@@ -210,6 +219,12 @@ def _secrets(node: Any, loc: Loc = ()) -> Iterable[Loc]:
         yield loc
 
 
+def _line_order(fault: str) -> tuple[str, int]:
+    """File, then line: faults are told in the order in which a reader meets them."""
+    place = re.match(r"(.*?):(\d+): ", fault)
+    return (place[1], int(place[2])) if place else (fault, 0)
+
+
 def _line(document: Document, loc: Loc, message: str) -> str:
     name = ".".join(str(part) for part in loc)
     return f"{document.place(loc)}: {name + ': ' if name else ''}{message}"
@@ -228,8 +243,11 @@ def _describe(document: Document, error: Any) -> str:
         return _line(document, loc, f"needs `kind:`, one of {context['discriminator'] and _tags(error)}")
     if kind == "union_tag_invalid":
         tags = [t.strip(" '") for t in context["expected_tags"].split(",")]
-        return _line(document, (*loc, "kind"), f"'{context['tag']}' is unknown; one of {', '.join(tags)}"
-                     + did_you_mean(context["tag"], tags))
+        return _line(
+            document,
+            (*loc, "kind"),
+            f"'{context['tag']}' is unknown; one of {', '.join(tags)}" + did_you_mean(context["tag"], tags),
+        )
     if cause is not None:
         key = getattr(cause, "key", None)
         extra = tuple(int(p) if p.isdigit() else p for p in key.split(".")) if key else ()
@@ -237,10 +255,18 @@ def _describe(document: Document, error: Any) -> str:
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return _line(document, loc, f"must be a section with keys of its own, not {_show(given)}")
     if kind == "literal_error":
-        return _line(document, loc, f"{_show(given)} is unknown; one of {context['expected']}"
-                     + (did_you_mean(given, re.findall(r"'(.*?)'", context["expected"])) if isinstance(given, str) else ""))
+        return _line(
+            document,
+            loc,
+            f"{_show(given)} is unknown; one of {context['expected']}"
+            + (did_you_mean(given, re.findall(r"'(.*?)'", context["expected"])) if isinstance(given, str) else ""),
+        )
     if kind == "string_pattern_mismatch":
-        return _line(document, loc, f"{_show(given)} may hold only letters, digits, '.', '_' and '-', and starts with a letter or digit")
+        return _line(
+            document,
+            loc,
+            f"{_show(given)} may hold only letters, digits, '.', '_' and '-', and starts with a letter or digit",
+        )
     message = error["msg"].replace("Input should be a valid", "must be a").replace("Input should be", "must be")
     return _line(document, loc, f"{message[0].lower()}{message[1:]}, not {_show(given)}")
 
@@ -261,9 +287,9 @@ def _path_in(data: Any, loc: Sequence[str | int], missing: bool) -> Loc:
     path: list[str | int] = []
     for i, part in enumerate(loc):
         last = i == len(loc) - 1
-        if isinstance(data, dict) and part in data:
-            data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+        if (isinstance(data, dict) and part in data) or (
+            isinstance(data, list) and isinstance(part, int) and part < len(data)
+        ):
             data = data[part]
         elif not (last and missing):
             continue

@@ -106,7 +106,7 @@ class ModelSection(Section):
     rms_norm_eps: Annotated[Number, Field(gt=0)] = 1e-6
     """Added to the mean square inside RMSNorm."""
     initializer_range: Annotated[Number, Field(gt=0)] = 0.02
-    """Standard deviation of freshly drawn matrices; model.modeling.init_weights has the whole table."""
+    """Standard deviation of freshly drawn matrices; buddygpt/model/modeling.py has the whole table."""
     attention: Attention
     """How tokens look at one another."""
     mlp: Mlp

@@ -28,7 +28,6 @@ OTHER_NAMES = {
     "save_steps": "pretrain.save_every",
     "save_total_limit": "pretrain.keep_checkpoints",
     "eval_steps": "pretrain.eval_every",
-    "logging_steps": "pretrain.log_every",
     "evaluation_strategy": "pretrain.eval_every",
     "eval_strategy": "pretrain.eval_every",
     "bf16": "pretrain.precision",
@@ -44,7 +43,9 @@ def sections_of(annotation: Any) -> list[type[Section]]:
     return [cls for part in get_args(annotation) for cls in sections_of(part)]
 
 
-def walk(cls: type[Section] = Recipe, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], type[Section], str]]:
+def walk(
+    cls: type[Section] = Recipe, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], type[Section], str]]:
     """Every field of the schema as (path of its section, section class, field name), in order."""
     for name, field in cls.model_fields.items():
         yield path, cls, name
@@ -56,10 +57,17 @@ def fields_at(loc: Sequence[str | int]) -> tuple[list[str], list[str]]:
     """Names known at a place of the recipe (list positions and union tags are passed over), and the kinds there."""
     classes: list[type[Section]] = [Recipe]
     for part in loc:
-        inside = [c for cls in classes if part in cls.model_fields for c in sections_of(cls.model_fields[str(part)].annotation)]
+        inside = [
+            c
+            for cls in classes
+            if part in cls.model_fields
+            for c in sections_of(cls.model_fields[str(part)].annotation)
+        ]
         classes = inside or classes
     names = [field.alias or name for cls in classes for name, field in cls.model_fields.items()]
-    kinds = [tag for cls in classes if "kind" in cls.model_fields for tag in get_args(cls.model_fields["kind"].annotation)]
+    kinds = [
+        tag for cls in classes if "kind" in cls.model_fields for tag in get_args(cls.model_fields["kind"].annotation)
+    ]
     return list(dict.fromkeys(names)), kinds
 
 

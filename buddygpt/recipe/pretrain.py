@@ -102,8 +102,6 @@ class PretrainSection(Section):
     """Optimizer steps between evaluations on the held-out text."""
     eval_tokens: Positive = 1_000_000
     """Most held-out tokens of each source in one evaluation; always the same ones."""
-    log_every: Positive = 10
-    """Optimizer steps between lines in metrics.jsonl."""
     prompts: list[str] = []
     """Beginnings that the model completes at each evaluation; the demo corpus brings its own."""
     seed: Annotated[Count, Field(ge=0)] = 0

@@ -1,8 +1,8 @@
 """The run directory: one folder holds one model's life.
 
-    runs/NAME/recipe.yaml     the resolved recipe
-    runs/NAME/data            a link to the prepared shards, which runs with the same data share
-    runs/NAME/pretrain/       checkpoints/  model/  metrics.jsonl  report.html
+runs/NAME/recipe.yaml     the resolved recipe
+runs/NAME/data            a link to the prepared shards, which runs with the same data share
+runs/NAME/pretrain/       checkpoints/  model/  metrics.jsonl  report.html
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ class Run:
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(file, dump_yaml(recipe.as_dict()))
         except OSError as error:
-            raise BuddyError(f"{self.path}: cannot be written: {error.strerror}; choose another folder with --run") from None
+            raise BuddyError(
+                f"{self.path}: cannot be written: {error.strerror}; choose another folder with --run"
+            ) from None
 
     def check(self, recipe: Recipe, *sections: str) -> None:
         """See that the run, where it exists, is this recipe's.
@@ -96,7 +98,13 @@ def _differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any
 
 
 def _brief(value: Any) -> str:
-    text = "none" if value is None else json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
+    text = (
+        "none"
+        if value is None
+        else json.dumps(value, ensure_ascii=False)
+        if isinstance(value, (dict, list))
+        else str(value)
+    )
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -122,7 +130,9 @@ def newest_model(root: Path) -> Path:
     for run in runs_in(root):
         for model in run.finished():
             return model
-    raise BuddyError(f"{root}/: no finished model; make one with `buddy pretrain tiny`, or name a model folder or hub id")
+    raise BuddyError(
+        f"{root}/: no finished model; make one with `buddy pretrain tiny`, or name a model folder or hub id"
+    )
 
 
 def find_run(root: Path, name: str) -> Run:

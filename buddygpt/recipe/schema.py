@@ -36,7 +36,7 @@ class Recipe(Section):
         if self.tokenizer.train and self.tokenizer.train > self.model.vocab_size:
             raise FieldError(
                 "tokenizer.train",
-                f"{self.tokenizer.train} entries, but the model has only {self.model.vocab_size} rows (model.vocab_size)",
+                f"{self.tokenizer.train} entries, but the model has {self.model.vocab_size} rows (model.vocab_size)",
             )
         if self.pretrain and self.pretrain.sequence_length > self.model.max_position_embeddings:
             raise FieldError(

@@ -33,7 +33,9 @@ class GQAttention(nn.Module):
         self.o_proj = nn.Linear(heads * self.head_dim, config.hidden_size, bias=False)
         self.rotary_emb = RotaryEmbedding()
 
-    def forward(self, x_BTC: Tensor, cos_BTD: Tensor, sin_BTD: Tensor, visible: Visibility, cache: Cache | None) -> Tensor:
+    def forward(
+        self, x_BTC: Tensor, cos_BTD: Tensor, sin_BTD: Tensor, visible: Visibility, cache: Cache | None
+    ) -> Tensor:
         """(B, T, C) to (B, T, C); appends this call's keys and values to `cache`."""
         heads = (*x_BTC.shape[:2], -1, self.head_dim)
         q_BHTD = self.q_proj(x_BTC).view(heads).transpose(1, 2)

@@ -39,7 +39,9 @@ class MLAttention(nn.Module):
         self.kv_up_proj = nn.Linear(self.rank, self.heads * (self.nope + self.value), bias=False)
         self.o_proj = nn.Linear(self.heads * self.value, config.hidden_size, bias=False)
 
-    def forward(self, x_BTC: Tensor, cos_BTD: Tensor, sin_BTD: Tensor, visible: Visibility, cache: Cache | None) -> Tensor:
+    def forward(
+        self, x_BTC: Tensor, cos_BTD: Tensor, sin_BTD: Tensor, visible: Visibility, cache: Cache | None
+    ) -> Tensor:
         """(B, T, C) to (B, T, C); appends this call's latents and rotary keys to `cache`."""
         batch, tokens = x_BTC.shape[:2]
         q_BTR = self.q_down_layernorm(self.q_down_proj(x_BTC))

@@ -1,0 +1,24 @@
+"""Tokenizers: Qwen3's rebuilt offline, trained ones of any size, and encoding in which text stays text.
+
+Every tokenizer made here is a byte-level BPE behind Qwen's pipeline: NFC normalisation, Qwen's splitting
+pattern (words, single digits, runs of punctuation, white space), bytes. Nothing is unknown and nothing is
+lost, but text is normalised: ``decode(encode(x)) == NFC(x)``.
+
+Added tokens (``<|endoftext|>``, ``<think>``, ...) hold the highest ids. Typed in a document they are only
+characters: `DocumentEncoder` never gives their ids.
+"""
+
+from buddygpt.data.tokenizer.bpe import END_OF_TEXT, train_tokenizer
+from buddygpt.data.tokenizer.content import largest_id, tokenizer_hash
+from buddygpt.data.tokenizer.documents import DocumentEncoder, encode_documents
+from buddygpt.data.tokenizer.loader import load_tokenizer
+
+__all__ = [
+    "END_OF_TEXT",
+    "DocumentEncoder",
+    "encode_documents",
+    "largest_id",
+    "load_tokenizer",
+    "tokenizer_hash",
+    "train_tokenizer",
+]

@@ -1,0 +1,69 @@
+"""Encoding of raw text, in which no text can become a control token."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import Tokenizer
+
+from buddygpt.data.tokenizer.content import backend_content
+from buddygpt.recipe.errors import BuddyError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class DocumentEncoder:
+    """Encodes text that people typed. Build it once per process, or pickle it to one.
+
+    It is the tokenizer without its added tokens: a ``<|endoftext|>`` or ``<think>`` in a text becomes
+    ordinary pieces that decode to the same characters. All other text gets the ids that the tokenizer gives.
+    No token is put before or after a text, and nothing is cut or padded.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._backend = _without_added_tokens(tokenizer)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of each text, in order."""
+        try:
+            encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        except TypeError as error:  # the library's word for any text it cannot take, without saying which
+            at = next((index for index, text in enumerate(texts) if not _is_unicode(text)), None)
+            if at is None:
+                raise
+            raise BuddyError(
+                f"tokenizer: text {at} of the batch is not valid Unicode text: {ascii(texts[at])[:80]};"
+                " drop it, or replace its lone surrogates"
+            ) from error
+        return [encoding.ids for encoding in encodings]
+
+
+def encode_documents(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Encode one batch with a `DocumentEncoder`; to encode more of them build that once."""
+    return DocumentEncoder(tokenizer).encode(texts)
+
+
+def _without_added_tokens(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    content = backend_content(tokenizer)
+    control = {token["content"]: token["id"] for token in content["added_tokens"] if token["special"]}
+    content.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
+    backend = Tokenizer.from_str(json.dumps(content))
+    for text, token_id in control.items():
+        # Some vocabularies hold control tokens as pieces too, and plain text can reach those.
+        if token_id != tokenizer.unk_token_id and token_id in backend.encode(text).ids:
+            raise BuddyError(
+                f"tokenizer: '{text}' typed in a document would become control token {token_id};"
+                " use a tokenizer that keeps control tokens out of its vocabulary, such as 'qwen3'"
+            )
+    return backend
+
+
+def _is_unicode(text: Any) -> bool:
+    try:
+        text.encode()
+    except (AttributeError, UnicodeEncodeError):
+        return False
+    return True

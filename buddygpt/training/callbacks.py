@@ -1,0 +1,225 @@
+"""Watchers of a training run: the meter, the samples, the brake, and the seal on checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from buddygpt.events import Emit, Progress, Text
+from buddygpt.recipe.pretrain import PretrainSection
+from buddygpt.training import checkpoints
+
+
+class Meter(TrainerCallback):
+    """Writes metrics.jsonl, one line a step and one an evaluation, and tells how far training is.
+
+    Args:
+        file: metrics.jsonl; lines beyond the checkpoint that training goes on from are taken back first.
+        section: the recipe's `pretrain`.
+        emit: who is told.
+        start: steps done already.
+    """
+
+    def __init__(self, file: Path, section: PretrainSection, emit: Emit, start: int):
+        self.file, self.section, self.emit = file, section, emit
+        self.rows = rewind(file, start)
+        self.latest: dict[str, float] = {}
+        self._clock = 0.0
+        self._told = 0.0
+        self._rate = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """A step's time runs from the end of the one before: fetching data counts, saving and evaluating do not."""
+        self._clock = time.perf_counter()
+
+    on_evaluate = on_save = on_train_begin
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        """A step's or an evaluation's figures."""
+        if not state.is_world_process_zero or not logs:
+            return
+        if "loss" in logs:
+            seconds = time.perf_counter() - self._clock
+            speed = self.section.tokens_per_batch / seconds
+            self._rate = speed if not self._rate else 0.9 * self._rate + 0.1 * speed
+            self.latest |= logs
+            row = {
+                "step": state.global_step,
+                "tokens": state.global_step * self.section.tokens_per_batch,
+                "loss": logs["loss"],
+                "learning_rate": logs["learning_rate"],
+                "grad_norm": logs.get("grad_norm"),
+                "seconds": round(seconds, 4),
+                "tokens_per_second": round(speed, 1),
+            }
+            self._write(row)
+            self._tell(state)
+            self._clock = time.perf_counter()
+        elif any(key.startswith("eval/") for key in logs):
+            self.latest |= logs
+            self._write(
+                {"step": state.global_step, "tokens": state.global_step * self.section.tokens_per_batch, **logs}
+            )
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        # JSON has no NaN: a figure that is not finite is written as null, and a reader sees the gap.
+        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        with self.file.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(clean) + "\n")
+
+    def _tell(self, state: TrainerState) -> None:
+        done, total = state.global_step, self.section.steps
+        now = time.monotonic()
+        if now - self._told < 0.2 and done < total:
+            return
+        self._told = now
+        values = {"loss": f"{self.latest['loss']:.4f}"}
+        for key, value in self.latest.items():
+            if key.endswith("/bits_per_character"):
+                values[f"bpc {key.split('/')[1]}"] = f"{value:.3f}"
+        values["tok/s"] = f"{self._rate:,.0f}"
+        self.emit(Progress("pretrain", done, total, "steps", values))
+
+
+def rewind(file: Path, step: int) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl up to `step`; later ones, and a line cut short by a crash, are removed from the file."""
+    rows: list[dict[str, Any]] = []
+    if file.is_file():
+        for line in file.read_text("utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if row["step"] <= step:
+                rows.append(row)
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, "utf-8")
+    return rows
+
+
+class Samples(TrainerCallback):
+    """Completes fixed prompts at each evaluation, always with the same private random numbers.
+
+    Args:
+        prompts: beginnings.
+        tokenizer: the model's.
+        file: samples.jsonl.
+        emit: who is told.
+        length: new tokens for each prompt.
+    """
+
+    def __init__(
+        self, prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, file: Path, emit: Emit, length: int = 96
+    ):
+        self.prompts, self.tokenizer, self.file, self.emit, self.length = prompts, tokenizer, file, emit, length
+        self.latest: list[dict[str, Any]] = []
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        """Sample and write down."""
+        if not state.is_world_process_zero or not self.prompts:
+            return
+        texts = complete(model, self.tokenizer, self.prompts, self.length, seed=args.seed)
+        self.latest = [
+            {"step": state.global_step, "prompt": p, "text": t, "distinct_4grams": distinct_share(t)}
+            for p, t in zip(self.prompts, texts, strict=True)
+        ]
+        with self.file.open("a", encoding="utf-8") as out:
+            for row in self.latest:
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self.emit(Text(f"step {state.global_step}", "\n".join(p + t for p, t in zip(self.prompts, texts, strict=True))))
+
+
+@torch.no_grad()
+def complete(
+    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], length: int, seed: int
+) -> list[str]:
+    """Continuations of the prompts at temperature 0.8, top-p 0.95; the global random state is left as it was."""
+    training = model.training
+    model.eval()
+    device = model.device
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            texts = []
+            for prompt in prompts:
+                ids = torch.tensor(
+                    [[tokenizer.eos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]]
+                )
+                out = model.generate(
+                    ids.to(device), attention_mask=torch.ones_like(ids).to(device), max_new_tokens=length,
+                    do_sample=True, temperature=0.8, top_p=0.95, top_k=0, pad_token_id=tokenizer.pad_token_id,
+                )  # fmt: skip
+                texts.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+            return texts
+    finally:
+        model.train(training)
+
+
+def distinct_share(text: str, n: int = 4) -> float:
+    """Share of the character n-grams of `text` that are different ones; 1 where it is too short for two."""
+    grams = Counter(text[i : i + n] for i in range(len(text) - n + 1))
+    return len(grams) / grams.total() if grams else 1.0
+
+
+class Brake(TrainerCallback):
+    """Stops after the running step and has it saved, when asked from outside, as by Ctrl-C."""
+
+    def __init__(self) -> None:
+        self.pulled = False
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Save at the end of the run and where the brake was pulled."""
+        if state.global_step >= state.max_steps:
+            control.should_save = control.should_evaluate = True
+        elif self.pulled:
+            control.should_save = control.should_training_stop = True
+        return control
+
+
+class Seal(TrainerCallback):
+    """Puts what a checkpoint needs to be rebuilt alone into it, marks it whole, removes old ones.
+
+    Args:
+        files: name to text of what is added.
+        keep: newest whole checkpoints that stay.
+        saved: called with each whole checkpoint.
+    """
+
+    def __init__(self, files: Mapping[str, str], keep: int, saved: Callable[[Path], None]):
+        self.files, self.keep, self.saved = files, keep, saved
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Finish the checkpoint just written."""
+        if not state.is_world_process_zero:
+            return
+        folder = Path(str(args.output_dir))
+        checkpoint = folder / f"checkpoint-{state.global_step}"
+        for name, text in self.files.items():
+            (checkpoint / name).write_text(text, "utf-8")
+        checkpoints.seal(checkpoint)
+        checkpoints.keep_newest(folder, self.keep)
+        self.saved(checkpoint)

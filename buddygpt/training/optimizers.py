@@ -1,0 +1,90 @@
+"""AdamW, or Muon for the hidden matrices with AdamW for the rest, from the recipe's section."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from buddygpt.recipe.pretrain import AdamW, Muon
+
+
+def build_optimizer(model: nn.Module, section: AdamW | Muon) -> torch.optim.Optimizer:
+    """The recipe's optimizer over `model`'s parameters, each listed once.
+
+    Only matrices decay; the embedding (and the head tied to it), norms and biases do not.
+    """
+    hidden, embeddings, vectors = parameter_groups(model)
+    betas = (section.betas[0], section.betas[1])
+    if section.kind == "adamw":
+        groups = [
+            {"params": hidden, "weight_decay": section.weight_decay},
+            {"params": embeddings + vectors, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=section.learning_rate, betas=betas, eps=section.eps
+        )
+    muon = torch.optim.Muon(
+        hidden, lr=section.learning_rate, momentum=section.momentum, weight_decay=section.weight_decay, nesterov=True
+    )
+    adamw = torch.optim.AdamW(
+        embeddings + vectors, lr=section.adamw_learning_rate, betas=betas, eps=section.eps, weight_decay=0.0
+    )
+    return OptimizerPair(muon, adamw)
+
+
+def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """Hidden matrices, embedding matrices (an untied head among them), and vectors."""
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    head = getattr(model, "lm_head", None)
+    if head is not None:
+        tables.add(id(head.weight))
+    hidden: list[nn.Parameter] = []
+    embeddings: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
+    for parameter in model.parameters():
+        group = embeddings if id(parameter) in tables else hidden if parameter.ndim >= 2 else vectors
+        group.append(parameter)
+    return hidden, embeddings, vectors
+
+
+class OptimizerPair(torch.optim.Optimizer):
+    """Two optimizers over different parameters that look like one to a scheduler and a trainer.
+
+    The parameter groups are the very dictionaries of the two, so that a learning rate set here is set there.
+    """
+
+    def __init__(self, first: torch.optim.Optimizer, second: torch.optim.Optimizer):
+        self.pair = (first, second)
+        super().__init__([*first.param_groups, *second.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        self.param_groups = [group for optimizer in self.pair for group in optimizer.param_groups]
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Keep the group as it is: it has its own optimizer's settings already."""
+        self.param_groups.append(param_group)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step of both."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for optimizer in self.pair:
+            optimizer.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both states, one after the other."""
+        return {"pair": [optimizer.state_dict() for optimizer in self.pair]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        for optimizer, state in zip(self.pair, state_dict["pair"], strict=True):
+            optimizer.load_state_dict(state)
+        self._share()

@@ -1,0 +1,102 @@
+"""What training runs on: device, processes, kernels, versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+import buddygpt
+from buddygpt.recipe.base import spell
+from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.pretrain import PretrainSection
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where training runs.
+
+    Args:
+        kind: torch's name: cuda (ROCm too), mps, npu, xpu, cpu.
+        name: the hardware's own name.
+        processes: over all machines.
+    """
+
+    kind: str
+    name: str
+    processes: int
+
+    def __str__(self) -> str:
+        count = f"{self.processes} x " if self.processes > 1 else ""
+        return f"{count}{self.kind} ({self.name})"
+
+
+def find_device() -> Device:
+    """The device that accelerate chooses, by its own rules and environment."""
+    from accelerate import PartialState
+
+    state = PartialState()
+    kind = state.device.type
+    if kind == "cpu":
+        name = f"{platform.machine()}, {torch.get_num_threads()} threads"
+    elif kind == "mps":
+        name = "Apple GPU"
+    else:
+        name = torch.get_device_module(kind).get_device_name(state.device)
+    return Device(kind, name, state.num_processes)
+
+
+def accumulation_steps(section: PretrainSection, processes: int) -> int:
+    """Micro-batches that one process passes in an optimizer step.
+
+    Raises:
+        BuddyError: the batch does not divide among the processes.
+    """
+    at_once = section.sequence_length * section.micro_batch_size * processes
+    if section.tokens_per_batch % at_once:
+        raise BuddyError(
+            f"pretrain.tokens_per_batch: {spell(section.tokens_per_batch)} does not divide by {processes} processes x "
+            f"{section.micro_batch_size} windows x {section.sequence_length} tokens = {at_once:,}; change "
+            "pretrain.micro_batch_size or the number of processes"
+        )
+    return section.tokens_per_batch // at_once
+
+
+def check_precision(section: PretrainSection, device: Device) -> None:
+    """See that the device computes in the recipe's type.
+
+    Raises:
+        BuddyError: it does not.
+    """
+    if section.precision == "fp16" and device.kind == "cpu":
+        raise BuddyError("pretrain.precision: fp16 needs a GPU; write bf16 or fp32 for a CPU")
+    if (
+        section.precision == "bf16"
+        and device.kind == "cuda"
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
+        raise BuddyError(f"pretrain.precision: {device.name} has no bf16; write fp16 or fp32")
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on, and the git revision where the package lies in a checkout."""
+    names = ("torch", "transformers", "accelerate", "tokenizers", "datatrove")
+    found = {"buddygpt": buddygpt.__version__, "python": platform.python_version()} | {n: version(n) for n in names}
+    root = Path(buddygpt.__file__).parent.parent
+    if (root / ".git").exists():
+        revision = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+        )
+        if revision.returncode == 0:
+            found["git"] = revision.stdout.strip()
+    return found
+
+
+def launched_processes() -> int:
+    """Processes that torchrun or accelerate started, before any of them has been joined."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

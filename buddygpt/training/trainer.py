@@ -1,0 +1,166 @@
+"""transformers' Trainer with our order of data, optimizer, schedule and evaluation put into its seams."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+
+from buddygpt.data.windows import Window
+from buddygpt.model.loss import bits_per_character
+from buddygpt.recipe.pretrain import PretrainSection
+from buddygpt.training.optimizers import build_optimizer
+from buddygpt.training.schedules import rate_factor
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A held-out text: its windows, the tokens that they judge, the characters that those tokens spell."""
+
+    name: str
+    windows: Sequence[Window]
+    tokens: int
+    characters: int
+
+
+class PretrainTrainer(Trainer):
+    """A Trainer over windows.
+
+    Args:
+        model: the model.
+        tokenizer: saved into each checkpoint.
+        section: the recipe's `pretrain`.
+        windows: training windows in training order, as many as the whole run takes.
+        held_out: texts to evaluate on.
+        folder: where checkpoints go.
+        callbacks: watchers.
+        accumulation: micro-batches of one device in an optimizer step.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        section: PretrainSection,
+        windows: Dataset[Window],
+        held_out: Sequence[HeldOut],
+        folder: Path,
+        callbacks: Sequence[TrainerCallback],
+        accumulation: int,
+    ):
+        self.section = section
+        self.held_out = held_out
+        arguments = TrainingArguments(
+            output_dir=str(folder),
+            max_steps=section.steps,
+            per_device_train_batch_size=section.micro_batch_size,
+            gradient_accumulation_steps=accumulation,
+            max_grad_norm=section.max_grad_norm,
+            use_cpu=PartialState().device.type == "cpu",  # chosen already; said again, or bf16 is refused there
+            bf16=section.precision == "bf16",
+            fp16=section.precision == "fp16",
+            gradient_checkpointing=section.gradient_checkpointing,
+            logging_strategy="steps",
+            logging_steps=1,
+            logging_nan_inf_filter=False,
+            save_strategy="steps",
+            save_steps=section.save_every,
+            eval_strategy="steps",
+            eval_steps=section.eval_every,
+            disable_tqdm=True,
+            report_to="none",
+            seed=section.seed,
+            dataloader_drop_last=True,
+            average_tokens_across_devices=True,
+            remove_unused_columns=False,
+        )
+        super().__init__(
+            model=model,
+            args=arguments,
+            data_collator=self._collate,
+            train_dataset=windows,
+            eval_dataset={},
+            processing_class=tokenizer,
+            callbacks=list(callbacks),
+        )
+
+    def _collate(self, windows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = collate(windows)
+        if not self.section.isolate_documents:
+            del batch["document_ids"]
+        return batch
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        # The windows come in training order already: going on means skipping indices, nothing has to be re-drawn.
+        return SequentialSampler(self.train_dataset)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The recipe's optimizer."""
+        if self.optimizer is None:
+            self.optimizer = build_optimizer(self.model if model is None else model, self.section.optimizer)
+        return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """The recipe's schedule."""
+        if self.lr_scheduler is None:
+            section, steps = self.section.schedule, num_training_steps
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or self.optimizer, lambda step: rate_factor(section, step, steps)
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Tell the callbacks; the history is metrics.jsonl, not a list that grows in every checkpoint."""
+        self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Judge every held-out text: mean loss in nats a token, perplexity, bits per character.
+
+        The same windows in the same order at every call; sums run over tokens, not over batches.
+        """
+        training = self.model.training
+        self.model.eval()
+        metrics: dict[str, float] = {}
+        try:
+            for text in self.held_out:
+                nats = self._nats(text.windows)
+                metrics[f"{metric_key_prefix}/{text.name}/loss"] = nats / text.tokens
+                metrics[f"{metric_key_prefix}/{text.name}/perplexity"] = math.exp(min(nats / text.tokens, 700.0))
+                metrics[f"{metric_key_prefix}/{text.name}/bits_per_character"] = bits_per_character(
+                    nats, text.characters
+                )
+        finally:
+            self.model.train(training)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    @torch.no_grad()
+    def _nats(self, windows: Sequence[Window]) -> float:
+        """Negative log-likelihood of all targets, summed over processes."""
+        mine = windows[self.args.process_index :: self.args.world_size]
+        total = torch.zeros((), dtype=torch.float64)
+        for start in range(0, len(mine), self.section.micro_batch_size):
+            batch = self._prepare_inputs(self._collate(mine[start : start + self.section.micro_batch_size]))
+            with self.accelerator.autocast():
+                total += self.model(**batch, num_items_in_batch=1, use_cache=False).loss.double().cpu()
+        reduced = self.accelerator.reduce(total.to(self.args.device, torch.float32), reduction="sum")
+        return float(reduced) if self.args.world_size > 1 else float(total)
+
+
+def collate(windows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """Windows as one batch of (B, T) tensors; `labels` is one longer, its first column is never judged."""
+    return {key: torch.from_numpy(np.stack([w[key] for w in windows])) for key in windows[0]}

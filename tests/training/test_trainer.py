@@ -1,0 +1,162 @@
+"""Training that goes on is training that never stopped; how a batch is split changes nothing; all is counted once."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast, set_seed
+
+from buddygpt.data.windows import TokenStream, TrainingWindows, evaluation_windows
+from buddygpt.events import silent
+from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
+from buddygpt.recipe.pretrain import PretrainSection
+from buddygpt.training.callbacks import Brake, Meter, Seal
+from buddygpt.training.checkpoints import newest_checkpoint
+from buddygpt.training.trainer import HeldOut, PretrainTrainer
+
+SECTION = {
+    "tokens": 12 * 256,
+    "tokens_per_batch": 256,
+    "sequence_length": 16,
+    "micro_batch_size": 4,
+    "optimizer": {"kind": "muon", "learning_rate": 0.02, "adamw_learning_rate": 3e-3},
+    "schedule": {"kind": "wsd"},
+    "save_every": 5,
+    "eval_every": 4,
+}
+
+
+class Shard:
+    def __init__(self, seed, tokens):
+        rng = np.random.default_rng(seed)
+        self.tokens = rng.integers(1, 60, tokens).astype(np.uint16)
+        self.document_ends = np.arange(7, tokens + 1, 7)
+        self.tokens[self.document_ends - 1] = 0
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Train in `tmp_path/NAME`: stop after `stop` steps, go on where `resume`; gives trainer and metrics."""
+
+    def run(name, *, stop=None, resume=False, isolate=True, **changes):
+        section = PretrainSection.model_validate(SECTION | changes | {"isolate_documents": isolate})
+        folder = tmp_path / name
+        start = newest_checkpoint(folder / "checkpoints") if resume else None
+        stream = TokenStream("s", [Shard(0, 1000)], 0)  # 63 windows of the 192 that the run takes: over three epochs
+        windows = TrainingWindows([stream], [1.0], section.sequence_length, section.tokens // section.sequence_length, 0)
+        held, stop_at = evaluation_windows(TokenStream("v", [Shard(1, 200)], 0), section.sequence_length, 150)
+        set_seed(0)
+        model = BuddyGPTForCausalLM(
+            BuddyGPTConfig(
+                vocab_size=64, hidden_size=32, num_hidden_layers=2, max_position_embeddings=32,
+                num_attention_heads=4, num_key_value_heads=2, intermediate_size=48,
+            )
+        )  # fmt: skip
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), eos_token="<e>", pad_token="<e>")
+        brake = Brake()
+        meter = Meter(folder / "metrics.jsonl", section, silent, int(start.name[11:]) if start else 0)
+
+        class StopAt(Brake):
+            def on_step_end(self, args, state, control, **kwargs):
+                brake.pulled = state.global_step == stop
+                return control
+
+        trainer = PretrainTrainer(
+            model, tokenizer, section, windows, [HeldOut("v", held, stop_at, 2 * stop_at)], folder / "checkpoints",
+            [StopAt(), brake, Seal({"recipe.yaml": "x"}, 2, lambda path: None), meter],
+            section.tokens_per_batch // section.sequence_length // section.micro_batch_size,
+        )  # fmt: skip
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return trainer, rows
+
+    return run
+
+
+def losses(rows):
+    return {r["step"]: r["loss"] for r in rows if "loss" in r}
+
+
+def evaluations(rows):
+    return {r["step"]: r["eval/v/loss"] for r in rows if "eval/v/loss" in r}
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": {"kind": "adamw", "learning_rate": 1e-2}}], ids=["muon", "adamw"])
+def test_stopped_and_gone_on_equals_unbroken(train, changes):
+    whole, rows = train("whole", **changes)
+    train("broken", stop=3, **changes)
+    train("broken", stop=7, resume=True, **changes)
+    again, broken = train("broken", resume=True, **changes)
+    assert list(losses(rows)) == list(range(1, 13))
+    assert losses(broken) == losses(rows)
+    assert evaluations(broken) == evaluations(rows)
+    for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_killed_after_a_save_and_gone_on_equals_unbroken(train, tmp_path):
+    """As after kill -9: lines of the metrics beyond the checkpoint are taken back and made again."""
+    _, rows = train("whole")
+    train("killed", stop=8)
+    for checkpoint in (tmp_path / "killed" / "checkpoints").iterdir():
+        if checkpoint.name == "checkpoint-8":  # was never finished
+            (checkpoint / "complete.json").unlink()
+    with (tmp_path / "killed" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "los')
+    _, broken = train("killed", resume=True)
+    assert losses(broken) == losses(rows)
+    assert [r["step"] for r in broken] == [r["step"] for r in rows]
+
+
+def test_how_a_batch_is_split_changes_nothing_but_rounding(train):
+    changes = {"precision": "fp32", "micro_batch_size": 16}
+    one = losses(train("one", **changes)[1])
+    for micro in (1, 4):
+        other = losses(train(f"split {micro}", **changes | {"micro_batch_size": micro})[1])
+        assert list(other) == list(one)
+        assert np.allclose(list(other.values()), list(one.values()), rtol=0, atol=2e-4)
+
+
+def test_losses_are_per_token_and_start_where_they_must(train):
+    _, rows = train("run", precision="fp32")
+    assert abs(losses(rows)[1] - math.log(64)) < 0.05
+    assert losses(rows)[12] < losses(rows)[1]
+    assert all(r["learning_rate"] > 0 and r["grad_norm"] > 0 for r in rows if "loss" in r and r["step"] < 12)
+
+
+def test_evaluation_sums_over_tokens_and_judges_each_once(train):
+    trainer, rows = train("run", precision="fp32")
+    text = trainer.held_out[0]
+    total = count = 0
+    with torch.no_grad():
+        for window in text.windows:
+            batch = {k: torch.from_numpy(window[k])[None] for k in ("input_ids", "document_ids", "shift_labels")}
+            total += float(trainer.model.eval()(**batch, num_items_in_batch=1).loss)
+            count += int((batch["shift_labels"] != -100).sum())
+    assert count == text.tokens
+    last = [r for r in rows if "eval/v/loss" in r][-1]
+    assert last["eval/v/loss"] == pytest.approx(total / count, rel=1e-6)
+    assert last["eval/v/bits_per_character"] == pytest.approx(total / math.log(2) / text.characters, rel=1e-6)
+    assert last["step"] == 12
+
+
+def test_documents_are_apart_only_where_asked(train):
+    assert losses(train("apart")[1]) != losses(train("together", isolate=False)[1])
+
+
+def test_checkpoints_are_whole_and_old_ones_go(train, tmp_path):
+    train("run")
+    folder = tmp_path / "run" / "checkpoints"
+    assert sorted(p.name for p in folder.iterdir()) == ["checkpoint-10", "checkpoint-12"]
+    assert (folder / "checkpoint-12" / "recipe.yaml").read_text() == "x"
+    files = json.loads((folder / "checkpoint-12" / "complete.json").read_text())["files"]
+    assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json", "recipe.yaml"} <= set(files)
+
+
+def test_the_history_does_not_grow_in_checkpoints(train, tmp_path):
+    train("run")
+    state = json.loads((tmp_path / "run" / "checkpoints" / "checkpoint-12" / "trainer_state.json").read_text())
+    assert state["log_history"] == []

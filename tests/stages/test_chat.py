@@ -1,0 +1,156 @@
+"""Chat: the right model, whole characters, turns kept or dropped by the rules."""
+
+import json
+
+import pytest
+import torch
+
+from buddygpt.data.tokenizer import train_tokenizer
+from buddygpt.events import Caution, silent
+from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
+from buddygpt.recipe.errors import BuddyError
+from buddygpt.stages.chat import CharacterStreamer, Conversation, Sampling, find_model, load_model, open_conversation
+
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(["春眠不觉晓，处处闻啼鸟。夜来风雨声，花落知多少。" * 3], 270)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    torch.manual_seed(0)
+    config = BuddyGPTConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, max_position_embeddings=128,
+        num_attention_heads=2, num_key_value_heads=1, intermediate_size=32, initializer_range=0.3,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    return BuddyGPTForCausalLM(config).eval()
+
+
+@pytest.fixture
+def folder(model, tokenizer, tmp_path):
+    path = tmp_path / "runs" / "demo" / "pretrain" / "model"
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    (tmp_path / "runs" / "demo" / "recipe.yaml").write_text("schema: 1\n")
+    (path.parent / "done.json").write_text("{}")
+    return path
+
+
+def test_whole_characters_come_as_soon_as_their_bytes_do(tokenizer):
+    """Each byte of a rare character is a token of its own."""
+    text = "𠮷é👩🏽‍🚀好"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    pieces = []
+    streamer = CharacterStreamer(tokenizer, pieces.append)
+    streamer.put(torch.tensor([[1, 2]]))  # the prompt
+    for token in ids:
+        streamer.put(torch.tensor([token]))
+    streamer.end()
+    assert "".join(pieces) == streamer.text == text
+    assert all("\ufffd" not in piece for piece in pieces)
+    assert len(pieces) > 3
+    assert streamer.tokens == len(ids)
+
+
+def test_a_character_cut_off_is_left_out(tokenizer):
+    pieces = []
+    streamer = CharacterStreamer(tokenizer, pieces.append)
+    streamer.put(torch.tensor([[1]]))
+    for token in tokenizer("好𠮷", add_special_tokens=False)["input_ids"][:-1]:
+        streamer.put(torch.tensor([token]))
+    streamer.end()
+    assert "".join(pieces) == "好"
+
+
+def test_a_base_model_goes_on_and_a_seed_repeats(folder):
+    talk = open_conversation(str(folder), folder.parents[2], Sampling(max_new_tokens=12, seed=3), silent)
+    assert not talk.converses
+    said = []
+    for _ in range(2):
+        pieces = []
+        talk.reply("春眠", pieces.append)
+        said.append("".join(pieces))
+    assert said[0] == said[1]
+    assert talk.messages == []
+
+
+def test_control_text_stays_text(folder, tokenizer):
+    talk = open_conversation(str(folder), folder.parents[2], Sampling(max_new_tokens=1), silent)
+    ids = talk._prompt("<|endoftext|>")
+    assert ids[0] == tokenizer.eos_token_id
+    assert tokenizer.eos_token_id not in ids[1:]
+    assert tokenizer.decode(ids[1:]) == "<|endoftext|>"
+
+
+def test_a_text_longer_than_the_context_is_refused(folder):
+    talk = open_conversation(str(folder), folder.parents[2], Sampling(), silent)
+    with pytest.raises(BuddyError, match="the model's context 128"):
+        talk.reply("长" * 200, print)
+
+
+@pytest.fixture
+def chat(model, tokenizer):
+    events = []
+    tokenizer.chat_template = TEMPLATE
+    yield Conversation(model, tokenizer, Sampling(max_new_tokens=8, seed=0), events.append), events
+    tokenizer.chat_template = None
+
+
+def test_turns_are_kept_and_the_oldest_dropped_where_the_context_is_full(chat):
+    talk, events = chat
+    talk.set_system("花")
+    for n in range(6):
+        talk.reply("春眠不觉晓", lambda piece: None)
+        assert talk.messages[0] == {"role": "system", "content": "花"}
+        assert [m["role"] for m in talk.messages[1:3]] == ["user", "assistant"], n
+    assert any(isinstance(e, Caution) and "oldest" in e.text for e in events)
+    talk.reset()
+    assert talk.messages == [{"role": "system", "content": "花"}]
+
+
+def test_targets(folder, tmp_path, monkeypatch):
+    runs = tmp_path / "runs"
+    assert find_model(None, runs) == folder
+    assert find_model("demo", runs) == folder
+    assert find_model(str(runs / "demo"), runs) == folder
+    assert find_model(str(folder), runs) == folder
+    assert find_model("owner/name", runs) == "owner/name"
+    with pytest.raises(BuddyError, match="did you mean 'demo'"):
+        find_model("demi", runs)
+    with pytest.raises(BuddyError, match="no such run, folder or hub id"):
+        find_model("./nowhere", tmp_path / "empty")
+    with pytest.raises(BuddyError, match="no finished model"):
+        find_model(None, tmp_path / "empty")
+    (folder.parent / "done.json").unlink()
+    with pytest.raises(BuddyError, match="no stage of this run has finished"):
+        find_model("demo", runs)
+
+
+def test_broken_folders_are_told(folder):
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BuddyError, match="cannot be loaded"):
+        load_model(folder)
+    weights.write_bytes(whole)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+    with pytest.raises(BuddyError, match="missing"):
+        load_model(folder)
+
+
+def test_weights_that_are_not_finite_are_told(model, tokenizer, tmp_path):
+    with torch.no_grad():
+        before = float(model.model.norm.weight[0])
+        model.model.norm.weight[0] = float("nan")
+        model.save_pretrained(tmp_path)
+        model.model.norm.weight[0] = before
+    with pytest.raises(BuddyError, match=r"model.norm.weight holds numbers that are not finite"):
+        load_model(tmp_path)

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from transformers import (
 
 from buddygpt.events import Emit, Progress, Text
 from buddygpt.recipe.pretrain import PretrainSection
+from buddygpt.recipe.runs import write_atomically
+from buddygpt.report.page import load_rows
 from buddygpt.training import checkpoints
 
 
@@ -101,19 +103,10 @@ class Meter(TrainerCallback):
 
 
 def rewind(file: Path, step: int) -> list[dict[str, Any]]:
-    """Rows of metrics.jsonl up to `step`; later ones, and a line cut short by a crash, are removed from the file."""
-    rows: list[dict[str, Any]] = []
-    if file.is_file():
-        for line in file.read_text("utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if row["step"] <= step:
-                rows.append(row)
-    text = "".join(json.dumps(row) + "\n" for row in rows)
+    """Rows of a file of JSON lines up to `step`; later ones, and a line cut short by a crash, are taken out of it."""
+    rows = [row for row in load_rows(file) if row["step"] <= step]
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, "utf-8")
+    write_atomically(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return rows
 
 
@@ -123,15 +116,23 @@ class Samples(TrainerCallback):
     Args:
         prompts: beginnings.
         tokenizer: the model's.
-        file: samples.jsonl.
+        file: samples.jsonl; lines beyond the checkpoint that training goes on from are taken back first.
         emit: who is told.
+        start: steps done already.
         length: new tokens for each prompt.
     """
 
     def __init__(
-        self, prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, file: Path, emit: Emit, length: int = 96
+        self,
+        prompts: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        file: Path,
+        emit: Emit,
+        start: int,
+        length: int = 96,
     ):
         self.prompts, self.tokenizer, self.file, self.emit, self.length = prompts, tokenizer, file, emit, length
+        rewind(file, start)
         self.latest: list[dict[str, Any]] = []
 
     def on_evaluate(
@@ -206,11 +207,10 @@ class Seal(TrainerCallback):
     Args:
         files: name to text of what is added.
         keep: newest whole checkpoints that stay.
-        saved: called with each whole checkpoint.
     """
 
-    def __init__(self, files: Mapping[str, str], keep: int, saved: Callable[[Path], None]):
-        self.files, self.keep, self.saved = files, keep, saved
+    def __init__(self, files: Mapping[str, str], keep: int):
+        self.files, self.keep = files, keep
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Finish the checkpoint just written."""
@@ -222,4 +222,3 @@ class Seal(TrainerCallback):
             (checkpoint / name).write_text(text, "utf-8")
         checkpoints.seal(checkpoint)
         checkpoints.keep_newest(folder, self.keep)
-        self.saved(checkpoint)

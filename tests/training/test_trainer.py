@@ -66,7 +66,7 @@ def train(tmp_path):
 
         trainer = PretrainTrainer(
             model, tokenizer, section, windows, [HeldOut("v", held, stop_at, 2 * stop_at)], folder / "checkpoints",
-            [StopAt(), brake, Seal({"recipe.yaml": "x"}, 2, lambda path: None), meter],
+            [StopAt(), brake, Seal({"recipe.yaml": "x"}, 2), meter],
             section.tokens_per_batch // section.sequence_length // section.micro_batch_size,
         )  # fmt: skip
         trainer.train(resume_from_checkpoint=str(start) if start else None)

@@ -1,0 +1,69 @@
+"""How a page says things: Chinese beside English, and figures short enough to read at a glance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+CHINESE = {
+    "attention": "注意力",
+    "data": "数据",
+    "device": "设备",
+    "layers x width": "层数 × 宽度",
+    "model": "模型",
+    "of which embedding": "其中词嵌入",
+    "optimizer": "优化器",
+    "parameters": "参数量",
+    "precision": "精度",
+    "schedule": "学习率计划",
+    "shards": "数据分片",
+    "tokens": "词元数",
+    "tokens a step": "每步词元数",
+    "training": "训练",
+    "versions": "版本",
+    "vocabulary": "词表",
+}
+"""Chinese of the headings and labels that stages write in English; others stand as they are."""
+
+NOTHING = "—"
+"""Stands for a figure that is missing or not finite."""
+
+
+def spell_count(value: float) -> str:
+    """A count in three significant digits: 0, 512, 1.31M, 35B."""
+    if not math.isfinite(value):
+        return NOTHING
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size * 0.9995:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def spell_number(value: float, digits: int) -> str:
+    """A figure with `digits` decimals; thousands are parted, and what is too large for that has an exponent."""
+    if not math.isfinite(value):
+        return NOTHING
+    return f"{value:.3g}" if abs(value) >= 1e7 else f"{value:,.{digits}f}"
+
+
+def spell_duration(seconds: float) -> str:
+    """Seconds in the two units that matter: 42.3 s, 12 min 5 s, 3 h 20 min, 2 d 4 h."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for size, unit, smaller, name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // smaller} {name}"
+    return f"{whole} s"
+
+
+def spell_steps(steps: Sequence[int], most: int = 8) -> str:
+    """Step numbers in order, neighbours drawn together: 12, 15–18, 90; only the first `most` stretches."""
+    stretches: list[list[int]] = []
+    for step in steps:
+        if stretches and step == stretches[-1][1] + 1:
+            stretches[-1][1] = step
+        else:
+            stretches.append([step, step])
+    shown = [f"{a:,}" if a == b else f"{a:,}–{b:,}" for a, b in stretches[:most]]
+    return ", ".join(shown) + (" …" if len(stretches) > most else "")

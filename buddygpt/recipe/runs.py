@@ -36,6 +36,26 @@ class Run:
         """Folder of one stage."""
         return self.path / name
 
+    @property
+    def data(self) -> Path:
+        """Where the run's prepared text lies: a link."""
+        return self.path / "data"
+
+    def link_data(self, target: Path) -> None:
+        """Point `data` at prepared text, by a relative path so that both can move together.
+
+        Raises:
+            BuddyError: the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.data.unlink(missing_ok=True)
+            self.data.symlink_to(os.path.relpath(target, self.path), target_is_directory=True)
+        except OSError as error:
+            raise BuddyError(
+                f"{self.data}: cannot be written: {error.strerror}; choose another folder with --run"
+            ) from None
+
     def finished(self) -> Iterator[Path]:
         """Model folders of finished stages, the latest stage first."""
         for chapter in reversed(CHAPTERS):
@@ -56,7 +76,7 @@ class Run:
         if file.is_file():
             self.check(recipe, *sections)
             return
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and not (self.path.is_dir() and all(p == self.data for p in self.path.iterdir())):
             raise BuddyError(f"{self.path}: exists and is not a run; choose another folder with --run")
         try:
             self.path.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import torch
 from accelerate import PartialState
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
 
 from buddygpt.data.windows import Window
 from buddygpt.model.loss import bits_per_character
@@ -67,7 +68,6 @@ class PretrainTrainer(Trainer):
             use_cpu=PartialState().device.type == "cpu",  # chosen already; said again, or bf16 is refused there
             bf16=section.precision == "bf16",
             fp16=section.precision == "fp16",
-            gradient_checkpointing=section.gradient_checkpointing,
             logging_strategy="steps",
             logging_steps=1,
             logging_nan_inf_filter=False,
@@ -91,6 +91,9 @@ class PretrainTrainer(Trainer):
             processing_class=tokenizer,
             callbacks=list(callbacks),
         )
+        self.remove_callback(PrinterCallback)  # the stage's events are what is told
+        if section.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
 
     def _collate(self, windows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         batch = collate(windows)

@@ -46,7 +46,9 @@ def train(tmp_path):
         folder = tmp_path / name
         start = newest_checkpoint(folder / "checkpoints") if resume else None
         stream = TokenStream("s", [Shard(0, 1000)], 0)  # 63 windows of the 192 that the run takes: over three epochs
-        windows = TrainingWindows([stream], [1.0], section.sequence_length, section.tokens // section.sequence_length, 0)
+        windows = TrainingWindows(
+            [stream], [1.0], section.sequence_length, section.tokens // section.sequence_length, 0
+        )
         held, stop_at = evaluation_windows(TokenStream("v", [Shard(1, 200)], 0), section.sequence_length, 150)
         set_seed(0)
         model = BuddyGPTForCausalLM(
@@ -84,7 +86,9 @@ def evaluations(rows):
     return {r["step"]: r["eval/v/loss"] for r in rows if "eval/v/loss" in r}
 
 
-@pytest.mark.parametrize("changes", [{}, {"optimizer": {"kind": "adamw", "learning_rate": 1e-2}}], ids=["muon", "adamw"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"optimizer": {"kind": "adamw", "learning_rate": 1e-2}}], ids=["muon", "adamw"]
+)
 def test_stopped_and_gone_on_equals_unbroken(train, changes):
     whole, rows = train("whole", **changes)
     train("broken", stop=3, **changes)

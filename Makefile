@@ -1,0 +1,35 @@
+# Two commands set everything up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check docs clean
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# Train the tiny recipe on the built-in corpus, then ask the model one question.
+demo: $(VENV)/installed
+	$(BIN)/buddy pretrain recipes/tiny.yaml --resume
+	$(BIN)/buddy chat --prompt "$$($(BIN)/buddy data ask recipes/tiny.yaml)"
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+# Lint, format, types, floors.
+check: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+# What is made from the recipe's schema; a test sees that it is up to date.
+docs: $(VENV)/installed
+	$(BIN)/python -m buddygpt.recipe.reference > docs/recipe.md
+	$(BIN)/python -m buddygpt.recipe.reference --schema > recipes/recipe.schema.json
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

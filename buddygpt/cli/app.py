@@ -1,0 +1,95 @@
+"""The table of commands, and what happens when one fails."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+import buddygpt
+from buddygpt.cli import chat, data, later, pretrain, recipes
+from buddygpt.recipe.errors import BuddyError
+
+
+class InOrder(typer.core.TyperGroup):
+    """Commands in the order of a model's life."""
+
+    def list_commands(self, ctx: object) -> list[str]:
+        """Names as they were added, `data` and `recipes` first."""
+        first = ("recipes", "data")
+        return [*first, *(name for name in self.commands if name not in first)]
+
+
+app = typer.Typer(
+    name="buddy",
+    cls=InOrder,
+    help="Train small language models from scratch, Chinese first. 从零训练小语言模型，中文优先。",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(recipes.app, name="recipes")
+app.add_typer(data.app, name="data")
+app.command("pretrain")(pretrain.pretrain)
+app.command("sft", context_settings=later.ANYTHING)(later.sft)
+app.command("dpo", context_settings=later.ANYTHING)(later.dpo)
+app.command("eval", context_settings=later.ANYTHING)(later.evaluate)
+app.command("chat")(chat.chat)
+app.command("push", context_settings=later.ANYTHING)(later.push)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"buddygpt {buddygpt.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options that stand before a command."""
+    if debug:
+        os.environ["BUDDY_DEBUG"] = "1"
+
+
+def main() -> None:
+    """Run the command line: exit code 2 for what the user can mend, 1 for what we must, 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a GBK or C console shows '?', it does not crash
+    if "--debug" in sys.argv[1:]:
+        os.environ["BUDDY_DEBUG"] = "1"
+    # Before any library is imported: they read these once.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        app()
+    except BuddyError as error:
+        _fail(error, error.lines, error.exit_code)
+    except KeyboardInterrupt:
+        _fail(None, ("stopped",), 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        line = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        _fail(error, (f"unexpected: {line}; `buddy --debug ...` shows where",), 1)
+
+
+def _fail(error: BaseException | None, lines: tuple[str, ...], code: int) -> None:
+    if error is not None and os.environ.get("BUDDY_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    for line in lines:
+        typer.echo(f"buddy: {line}", err=True)
+    sys.exit(code)

@@ -1,0 +1,33 @@
+"""Verbs of the command line whose stage does not exist yet: each says in one line what is missing."""
+
+from __future__ import annotations
+
+import typer
+
+from buddygpt.recipe.errors import BuddyError
+
+ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def sft(context: typer.Context) -> None:
+    """Fine-tune on instructions (not in this version)."""
+    raise BuddyError(
+        "sft: not in this version; it can pretrain, and chat with base models and with any chat model's folder"
+    )
+
+
+def dpo(context: typer.Context) -> None:
+    """Tune on preferences (not in this version)."""
+    raise BuddyError(
+        "dpo: not in this version; it can pretrain, and chat with base models and with any chat model's folder"
+    )
+
+
+def evaluate(context: typer.Context) -> None:
+    """Score on benchmarks (not in this version)."""
+    raise BuddyError("eval: not in this version; `buddy pretrain` reports bits per character on held-out text")
+
+
+def push(context: typer.Context) -> None:
+    """Publish on a hub (not in this version)."""
+    raise BuddyError("push: not in this version; the model folder is runs/NAME/pretrain/model")

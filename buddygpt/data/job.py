@@ -1,0 +1,125 @@
+"""What is to be prepared: the sources found, the tokenizer, and the key that both make."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xxhash
+
+from buddygpt.data.prepared import FORMAT
+from buddygpt.data.sources import Source, find_sources
+from buddygpt.data.tokenizer import largest_id, load_tokenizer, tokenizer_hash
+from buddygpt.data.vocabulary import SAMPLE_BYTES, check_tokenizer
+from buddygpt.events import Emit
+from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_EXPANSION = {".gz": 4.0, ".zst": 4.0, ".parquet": 2.5}
+"""Bytes of text in a byte of a compressed file, roughly."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that decides the result.
+
+    Args:
+        recipe: as given.
+        sources: found, their files known by content.
+        base: the tokenizer, where the recipe names one.
+        covers: what the key is the hash of.
+        cache: the folder of all prepared data.
+    """
+
+    recipe: Recipe
+    sources: list[Source]
+    base: PreTrainedTokenizerBase | None
+    covers: dict[str, Any]
+    cache: Path
+
+    @cached_property
+    def key(self) -> str:
+        """16 hex digits."""
+        return xxhash.xxh3_64_hexdigest(json.dumps(self.covers, sort_keys=True).encode())
+
+    @property
+    def path(self) -> Path:
+        """The prepared folder."""
+        return self.cache / self.key
+
+    @property
+    def work(self) -> Path:
+        """Intermediate files, gone when all is done."""
+        return self.path / "work"
+
+
+def plan_job(recipe: Recipe, cache: Path, emit: Emit, *, remember: bool = True) -> Job:
+    """Find the sources and the tokenizer of a recipe.
+
+    Args:
+        recipe: with a `data` section.
+        cache: the folder of all prepared data.
+        emit: who is told.
+        remember: keep hashes of files and answers of the hub in the cache.
+
+    Raises:
+        BuddyError: a source or the tokenizer cannot be found, or its vocabulary is larger than the model's.
+    """
+    if recipe.data is None:
+        raise BuddyError(f"{recipe.name}: the recipe has no `data` section")
+    sources = find_sources(recipe.data, cache, emit, remember=remember)
+    base = load_tokenizer(recipe.tokenizer.base) if recipe.tokenizer.base else None
+    if base is not None:
+        check_tokenizer(recipe, base)
+        tokenizer: dict[str, Any] = {"hash": tokenizer_hash(base), "end": base.eos_token_id}
+        tokenizer["template"] = base.chat_template  # saved with the shards, so a changed one is another result
+    else:
+        tokenizer = {
+            "train": recipe.tokenizer.train,
+            "sample_bytes": SAMPLE_BYTES,
+            "trainer": importlib.metadata.version("tokenizers"),
+        }
+    covers = {"format": FORMAT, "tokenizer": tokenizer, "sources": [_deciding(source) for source in sources]}
+    return Job(recipe, sources, base, covers, cache)
+
+
+def _deciding(source: Source) -> dict[str, Any]:
+    """What of a source decides the tokens; its weight, for one, does not."""
+    return {
+        "name": source.name,
+        "share": source.share,
+        "columns": source.columns,
+        "min_score": source.min_score,
+        "files": [(file.name, file.size, file.content) for file in source.files],
+    }
+
+
+def check_space(job: Job) -> None:
+    """See that intermediate and token files will fit, by a rough guess at how much text the sources hold.
+
+    Raises:
+        BuddyError: they will not; names both figures.
+    """
+    text = sum(
+        file.size * (3 if file.demo else _EXPANSION.get(Path(file.name).suffix.lower(), 1))
+        for source in job.sources
+        for file in source.files
+    )
+    bytes_per_token = 3 if job.base is not None else 2
+    width = 4 if job.base is not None and largest_id(job.base) >= 2**16 else 2
+    done = sum(path.stat().st_size for path in job.path.rglob("*") if path.is_file())
+    need = text * (0.5 + width / bytes_per_token) - done  # texts, compressed; tokens
+    free = shutil.disk_usage(job.path).free
+    if free < need:
+        raise BuddyError(
+            f"{job.path}: about {need / 1e9:.2f} GB are needed to prepare {text / 1e9:.2f} GB of text, "
+            f"{free / 1e9:.2f} GB are free; free some, or choose a run folder on a larger disk with --run"
+        )

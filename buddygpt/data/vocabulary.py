@@ -1,0 +1,89 @@
+"""The tokenizer of prepared data: the recipe's, or one trained on its training split."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from buddygpt.data.dedup import TRAIN, fractions
+from buddygpt.data.shards import kept_texts
+from buddygpt.data.staging import Batch, Staged
+from buddygpt.data.tokenizer import largest_id, tokenizer_hash, train_tokenizer
+from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from buddygpt.data.job import Job
+
+SAMPLE_BYTES = 256_000_000
+"""Bytes of training text that a tokenizer is trained on at most; of more, a share chosen by hash."""
+
+
+def check_tokenizer(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
+    """See that the tokenizer fits the model.
+
+    Raises:
+        BuddyError: its ids do not, or it cannot end a text.
+    """
+    largest = largest_id(tokenizer)
+    if largest >= recipe.model.vocab_size:
+        raise BuddyError(
+            f"{recipe.name}: the tokenizer's vocabulary is larger than the model's: ids reach {largest}, "
+            f"model.vocab_size is {recipe.model.vocab_size}; set it to {-(-(largest + 1) // 128) * 128} or more"
+        )
+    if tokenizer.eos_token_id is None:
+        raise BuddyError(f"{recipe.name}: the tokenizer '{recipe.tokenizer.base}' has no end-of-text token")
+
+
+def settle_tokenizer(
+    job: Job, batches: Sequence[Batch], staged: Staged, fates: Path
+) -> tuple[PreTrainedTokenizerBase, dict[str, Any]]:
+    """The tokenizer, saved in the prepared folder, and its part of the manifest.
+
+    One that the recipe has trained learns from the training split only, in the recipe's order; of more than
+    SAMPLE_BYTES from a share of the documents, chosen by hash, which the manifest tells.
+    """
+    folder, facts = job.path / "tokenizer", {}
+    tokenizer = job.base
+    if tokenizer is None:
+        wanted = job.recipe.tokenizer.train
+        assert wanted is not None
+        total = sum(int(_training(staged, fates, number)["bytes"].sum()) for number in range(len(batches)))
+        share = min(1.0, SAMPLE_BYTES / total)
+        tokenizer = train_tokenizer(_sample(batches, staged, fates, share), wanted)
+        check_tokenizer(job.recipe, tokenizer)
+        facts = {"trained_on": {"bytes": total, "sampled_share": share}}
+    shutil.rmtree(folder, ignore_errors=True)
+    tokenizer.save_pretrained(str(folder))
+    largest = largest_id(tokenizer)
+    facts |= {
+        "name": job.recipe.tokenizer.base or "trained",
+        "hash": tokenizer_hash(tokenizer),
+        "entries": len(tokenizer),
+        "largest_id": largest,
+        "end": tokenizer.eos_token_id,
+        "dtype": "uint16" if largest < 2**16 else "uint32",
+    }
+    return tokenizer, facts
+
+
+def _training(staged: Staged, fates: Path, batch: int) -> Any:
+    """Index records of a batch's training documents."""
+    return staged.index(batch)[np.load(fates / f"{batch:05d}.npy") == TRAIN]
+
+
+def _sample(batches: Sequence[Batch], staged: Staged, fates: Path, share: float) -> Iterator[str]:
+    """Training texts in the recipe's order; of a part of them, those whose hash's lower word is small."""
+    for number in range(len(batches)):
+        chosen = fractions(_training(staged, fates, number)["low"]) < share
+        start = 0
+        for split, texts in kept_texts(staged, fates, number):
+            if split == TRAIN:
+                yield from (text for text, keep in zip(texts, chosen[start : start + len(texts)], strict=True) if keep)
+                start += len(texts)

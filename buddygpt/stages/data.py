@@ -1,0 +1,109 @@
+"""Preparing a recipe's text, and telling what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from buddygpt.data.prepare import find_prepared, prepare
+from buddygpt.data.prepare import verify as changes_since
+from buddygpt.data.prepared import Prepared, read_prepared
+from buddygpt.events import Emit, Note, Table, Text
+from buddygpt.recipe.data import source_name
+from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.runs import Run
+from buddygpt.recipe.schema import Recipe
+
+SECTIONS = ("tokenizer", "data")
+"""Sections of a recipe that decide what is prepared."""
+
+
+def run(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> Prepared:
+    """Tokenise and pack; report documents and bytes in, what was dropped and why, tokens out, a decoded sample each.
+
+    Raises:
+        BuddyError: something the user can mend; nothing half-done counts as prepared.
+    """
+    _check(recipe)
+    run.check(recipe, *SECTIONS)
+    prepared = prepare(recipe, cache, emit)
+    run.link_data(prepared.path)
+    report(recipe, prepared, emit)
+    return prepared
+
+
+def report(recipe: Recipe, prepared: Prepared, emit: Emit) -> None:
+    """Tell what lies in a prepared folder."""
+    sources = prepared.manifest["sources"]
+    emit(
+        Table(
+            "read",
+            ("source", "files", "bytes", "documents", "dropped", "end markers cut"),
+            tuple(_read_row(name, source) for name, source in sources.items()),
+        )
+    )
+    drops = tuple(row for name, source in sources.items() for row in _drop_rows(name, source))
+    if drops:
+        emit(Table("dropped", ("source", "reason", "documents", "the first at"), drops))
+    packed = tuple(row for name, source in sources.items() for row in _packed_rows(name, source))
+    emit(Table("packed", ("source", "split", "documents", "tokens", "bytes a token"), packed))
+    assert recipe.data is not None
+    for name in map(source_name, recipe.data.sources):
+        emit(Text(f"{name}: decoded from its tokens", prepared.sample(name)))
+    tokenizer = prepared.manifest["tokenizer"]
+    emit(
+        Note(f"tokenizer: {tokenizer['name']}, {tokenizer['entries']:,} entries, tokens stored as {tokenizer['dtype']}")
+    )
+    emit(Note(f"prepared: {prepared.path}"))
+
+
+def verify(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> list[str]:
+    """Compare the shards with their checksums and the sources with what was read.
+
+    Returns:
+        What differs, a line each.
+
+    Raises:
+        BuddyError: nothing is prepared for this recipe.
+    """
+    _check(recipe)
+    prepared = read_prepared(run.data) or find_prepared(recipe, cache)  # the run's own knows what has changed since
+    if prepared is None:
+        raise BuddyError(f"{recipe.name}: nothing is prepared below {cache}; run `buddy data` with this recipe first")
+    faults = changes_since(prepared, recipe)
+    if not faults:
+        shards = sum(
+            len(s["shards"]) for source in prepared.manifest["sources"].values() for s in source["splits"].values()
+        )
+        emit(Note(f"ok: {shards} shard(s) are as they were written, no source has changed; {prepared.path}"))
+    return faults
+
+
+def _check(recipe: Recipe) -> None:
+    if recipe.data is None:
+        raise BuddyError(f"{recipe.name}: the recipe has no `data` section, which `buddy data` needs")
+
+
+def _read_row(name: str, source: dict[str, Any]) -> tuple[str, ...]:
+    files = f"{len(source['files']):,}"
+    if source["files_skipped"]:
+        files += f" (+ {source['files_skipped']:,} of other kinds)"
+    dropped = source["documents_in"] - source["documents_out"]
+    return (
+        name, files, f"{source['bytes_in']:,}", f"{source['documents_in']:,}", f"{dropped:,}",
+        f"{source['end_markers_stripped']:,}",
+    )  # fmt: skip
+
+
+def _drop_rows(name: str, source: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for reason, drop in source["dropped"].items():
+        yield name, reason, f"{drop['count']:,}", drop["first"]
+
+
+def _packed_rows(name: str, source: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for split, counts in source["splits"].items():
+        if counts["documents"]:
+            yield (
+                name, split, f"{counts['documents']:,}", f"{counts['tokens']:,}", f"{counts['bytes_per_token']:.2f}",
+            )  # fmt: skip

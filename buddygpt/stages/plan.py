@@ -1,0 +1,75 @@
+"""What pretraining would do, told without doing it: nothing is read whole, nothing is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from buddygpt.data.prepare import find_prepared
+from buddygpt.data.sources import find_files
+from buddygpt.events import Caution, Emit, Note, Table
+from buddygpt.recipe.data import DemoSource, FilesSource, source_name
+from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.runs import Run
+from buddygpt.recipe.schema import Recipe
+from buddygpt.training import checkpoints
+from buddygpt.training.facts import checkpoint_bytes, model_rows, outline, training_rows
+from buddygpt.training.setup import accumulation_steps, check_precision, find_device
+
+
+def run(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> None:
+    """Tell sizes, tokens, steps, device, kernels, data and folders.
+
+    Raises:
+        BuddyError: pretraining would stop for the same reason.
+    """
+    if recipe.pretrain is None or recipe.data is None:
+        missing = "pretrain" if recipe.pretrain is None else "data"
+        raise BuddyError(f"{recipe.name}: the recipe has no `{missing}` section, which `buddy pretrain` needs")
+    section = recipe.pretrain
+    device = find_device()
+    check_precision(section, device)
+    accumulation = accumulation_steps(section, device.processes)
+    model = outline(recipe)
+    emit(Table(recipe.name, ("", ""), tuple(model_rows(recipe, model))))
+    emit(Table("training", ("", ""), tuple(training_rows(recipe, model, device, accumulation))))
+    emit(Table("data", ("source", "weight", "what"), tuple(_source_rows(recipe))))
+    prepared = find_prepared(recipe, cache)
+    emit(Note(f"data: {'prepared, ' + str(prepared.path) if prepared else 'to be prepared below ' + str(cache)}"))
+    saves = -(-section.steps // section.save_every)
+    disk = checkpoint_bytes(model.num_parameters()) / 1e9
+    emit(
+        Note(
+            f"checkpoints: {saves:,}, one every {section.save_every:,} steps, the newest {section.keep_checkpoints} "
+            f"stay, {disk:.2f} GB each; evaluated every {section.eval_every:,} steps"
+        )
+    )
+    emit(Note(f"run: {run.path}{_state(run)}"))
+    if recipe.model.mlp.kind == "moe":
+        emit(Caution("training a mixture of experts is not in this version (nothing balances their load yet)"))
+    emit(Note("nothing was written"))
+
+
+def _source_rows(recipe: Recipe) -> list[tuple[str, str, str]]:
+    assert recipe.data is not None
+    rows = []
+    for source in recipe.data.sources:
+        if isinstance(source, DemoSource):
+            what = f"made here, {source.characters:,} characters, seed {source.seed}"
+        elif isinstance(source, FilesSource):
+            files = find_files(source)
+            what = f"{len(files):,} file(s), {sum(f.stat().st_size for f in files) / 1e6:,.1f} MB"
+        else:
+            size = f", {source.size / 1e9:,.1f} GB" if source.size else ""
+            what = f"{source.id}, {', '.join(source.files)}{size} (hub not asked)"
+        rows.append((source_name(source), f"{source.weight:g}", what))
+    return rows
+
+
+def _state(run: Run) -> str:
+    folder = run.chapter("pretrain")
+    if (folder / "done.json").is_file():
+        return ", finished"
+    whole = checkpoints.whole_checkpoints(folder / "checkpoints")
+    if whole:
+        return f", unfinished, saved at step {checkpoints.step_of(whole[-1])}; --resume would go on from there"
+    return ", new"

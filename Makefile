@@ -14,7 +14,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 # Train the tiny recipe on the built-in corpus, then ask the model one question.
 demo: $(VENV)/installed
 	$(BIN)/buddy pretrain recipes/tiny.yaml --resume
-	$(BIN)/buddy chat --prompt "$$($(BIN)/buddy data ask recipes/tiny.yaml)"
+	$(BIN)/buddy chat --prompt "王博文住在月牙街，是" --seed 0
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest

@@ -22,7 +22,6 @@ class Outcome:
 def buddy(tmp_path, monkeypatch, capfd):
     """Run `buddy ARGUMENTS` in `tmp_path`, in this process."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("BUDDY_DEBUG", raising=False)
 
     def run(*arguments: object) -> Outcome:
         from buddygpt.cli.app import main

@@ -55,9 +55,7 @@ def root(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Options that stand before a command."""
-    if debug:
-        os.environ["BUDDY_DEBUG"] = "1"
+    """Options that stand before a command; `main` reads --debug."""
 
 
 def main() -> None:
@@ -65,8 +63,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a GBK or C console shows '?', it does not crash
-    if "--debug" in sys.argv[1:]:
-        os.environ["BUDDY_DEBUG"] = "1"
     # Before any library is imported: they read these once.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -86,7 +82,7 @@ def main() -> None:
 
 
 def _fail(error: BaseException | None, lines: tuple[str, ...], code: int) -> None:
-    if error is not None and os.environ.get("BUDDY_DEBUG"):
+    if error is not None and "--debug" in sys.argv[1:]:
         import traceback
 
         traceback.print_exception(error)

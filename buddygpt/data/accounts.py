@@ -22,11 +22,12 @@ COUNTS = ("documents", "tokens", "bytes")
 def account(source: Source, batches: Sequence[Batch], staged: Staged, fates: Path) -> dict[str, Any]:
     """A source's part of the manifest.
 
-    Counts are of documents, tokens and bytes of UTF-8 text; `bytes_in` is the size of the files.
+    Counts are of documents, tokens and bytes of UTF-8 text; `bytes_in` is the size of the files, of a demo
+    corpus that of its text.
     """
     intake = Intake()
     splits: dict[str, dict[str, Any]] = {name: dict.fromkeys(COUNTS, 0) | {"shards": []} for name in SPLITS.values()}
-    text_bytes = 0
+    text_bytes, made_bytes = 0, 0
     for number, batch in enumerate(batches):
         if batch.source.name != source.name:
             continue
@@ -36,6 +37,7 @@ def account(source: Source, batches: Sequence[Batch], staged: Staged, fates: Pat
             first = index[copies[0]]
             where = documents.place_of(batch.files[first["file"]], int(first["row"]))
             intake.drop(documents.DUPLICATE, where, len(copies))
+        made_bytes += int(index["bytes"].sum()) if batch.files[0].demo else 0
         text_bytes += int(index["bytes"][fate != DUPLICATE].sum())
         for split, record in json.loads(record_file(fates, number).read_text("utf-8")).items():
             splits[split]["shards"].append(record)
@@ -56,7 +58,7 @@ def account(source: Source, batches: Sequence[Batch], staged: Staged, fates: Pat
         "files": [{"name": f.name, "size": f.size, "content": f.content} for f in source.files],
         "files_skipped": source.skipped,
         "documents_in": intake.rows,
-        "bytes_in": sum(f.size for f in source.files),
+        "bytes_in": made_bytes or sum(f.size for f in source.files),
         "end_markers_stripped": intake.stripped,
         "dropped": intake.as_dict()["dropped"],
         "documents_out": out,

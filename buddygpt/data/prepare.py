@@ -14,7 +14,6 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,9 +31,6 @@ from buddygpt.events import Emit, Note, Progress, silent
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.runs import write_atomically
 from buddygpt.recipe.schema import Recipe
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Prepared", "find_prepared", "prepare", "sample", "verify"]
 
@@ -102,7 +98,7 @@ def _prepare(job: Job, emit: Emit) -> Prepared:
     data = job.recipe.data
     assert data is not None
     check_space(job)
-    for stale in job.path.rglob("*.tmp"):  # of a run that was killed
+    for stale in (*job.path.rglob("*.tmp"), *job.path.rglob("*.tmp.index")):  # of a run that was killed
         stale.unlink()
     sources = fetch_sources(job.sources, emit)
     batches = make_batches(sources)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy as np
 from buddygpt.data.dedup import TRAIN, fractions
 from buddygpt.data.shards import kept_texts
 from buddygpt.data.staging import Batch, Staged
-from buddygpt.data.tokenizer import largest_id, tokenizer_hash, train_tokenizer
+from buddygpt.data.tokenizer import largest_id, load_tokenizer, tokenizer_hash, train_tokenizer
 from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.runs import write_atomically
 from buddygpt.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -49,7 +51,10 @@ def settle_tokenizer(
     One that the recipe has trained learns from the training split only, in the recipe's order; of more than
     SAMPLE_BYTES from a share of the documents, chosen by hash, which the manifest tells.
     """
-    folder, facts = job.path / "tokenizer", {}
+    folder, memo = job.path / "tokenizer", job.work / "tokenizer.json"
+    if memo.is_file():  # trained before the work was broken off
+        return load_tokenizer(str(folder.absolute())), json.loads(memo.read_text("utf-8"))
+    facts: dict[str, Any] = {}
     tokenizer = job.base
     if tokenizer is None:
         wanted = job.recipe.tokenizer.train
@@ -70,6 +75,7 @@ def settle_tokenizer(
         "end": tokenizer.eos_token_id,
         "dtype": "uint16" if largest < 2**16 else "uint32",
     }
+    write_atomically(memo, json.dumps(facts, ensure_ascii=False))
     return tokenizer, facts
 
 

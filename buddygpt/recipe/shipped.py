@@ -35,7 +35,7 @@ def find_recipe(name: str) -> Path:
         name = path.stem
     if name in shipped:
         return shipped[name]
-    near = did_you_mean(path.stem, shipped)
+    near = did_you_mean(path.name.removesuffix(".yaml"), shipped)
     raise BuddyError(f"{path}: no such recipe{near}; `buddy recipes` lists those that come along")
 
 

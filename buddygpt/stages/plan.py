@@ -7,7 +7,7 @@ from pathlib import Path
 from buddygpt.data.prepare import find_prepared
 from buddygpt.data.sources import find_files
 from buddygpt.events import Caution, Emit, Note, Table
-from buddygpt.recipe.data import DemoSource, FilesSource, source_name
+from buddygpt.recipe.data import DemoSource, FilesSource, HubSource, source_name
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
@@ -33,8 +33,9 @@ def run(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> None:
     emit(Table(recipe.name, ("", ""), tuple(model_rows(recipe, model))))
     emit(Table("training", ("", ""), tuple(training_rows(recipe, model, device, accumulation))))
     emit(Table("data", ("source", "weight", "what"), tuple(_source_rows(recipe))))
-    prepared = find_prepared(recipe, cache)
-    emit(Note(f"data: {'prepared, ' + str(prepared.path) if prepared else 'to be prepared below ' + str(cache)}"))
+    local = not any(isinstance(source, HubSource) for source in recipe.data.sources)
+    prepared = find_prepared(recipe, cache) if local else None  # a hub would have to be asked
+    emit(Note(f"data: {f'prepared, {prepared.path}' if prepared else f'below {cache}'}"))
     saves = -(-section.steps // section.save_every)
     disk = checkpoint_bytes(model.num_parameters()) / 1e9
     emit(

@@ -92,17 +92,17 @@ SHOPS = templates("""
     {p}[还要|还得]到{place}去{duty}，[没有多坐|说了几句话]就走了。
 
     [|{day}]{mate}[叫|让]{n}去买{q}{m1}{good1}，{g}[拿了|带上]{note}，[走到|来到]{street}的{shop}。[一看|一问]，{good1}{price1}一{m1}，{q}{m1}[正是|是]{total}，还[剩|余]{change}。[店里|铺子里]的{good2}{price2}一{m2}，{good3}{price3}一{m3}，[{g}|{p}]看了看，[没有买|又放下了]。
-    回到{home}，{partner}{mateg}[数|点]了数[剩下的钱|找回的钱]，{change}，[一分不少|正好]。“[明天|下次][上班|去{place}]，[顺路|路过{shop}]再买{good2}吧。”{mateg}{says}。
+    回到{home}，{partner}{mateg}[数了数|点了点][剩下的钱|找回的钱]，{change}，[一分不少|正好]。“[明天|下次][上班|去{place}]，[顺路|路过{shop}]再买{good2}吧。”{mateg}{says}。
 
     [|{day}]{n}[想|要]给{partner}{mate}买[礼物|点东西]，[走进|来到]{street}的{shop}。{good3}{price3}一{m3}，[太贵|不合适]；{good2}{price2}一{m2}，[也|]不[合适|喜欢]；[看来看去|挑了半天]，还是{good1}好，{price1}一{m1}。
     {g}买了{q}{m1}，[花了|一共花了]{total}，[交出|付了]{note}，[收回|找回]{change}。[拿|带]回{home}，{mateg}[看见|见了]{good1}，{very}{happy}：“[是|又是]{shop}买的吧？”{more}
 
     [|{day}]{n}的{partner}{mate}[记账|算账][最清楚|最仔细]。[这一页|今天]写着：{street}，{shop}，{good1}{q}{m1}，每{m1}{price1}，[共|合计]{total}；付{note}，找回{change}。[下面|旁边]又写着：{good2}{price2}一{m2}，{good3}{price3}一{m3}，[没有买|下次再买]。
-    {g}[看了|翻了翻]账本，{says}：“[你|你这样]比{place}的会计还[细心|认真]。”“[省下|剩下]的钱，”{mateg}说，“[留着|好]给你做{food}。”{more}
+    {g}[看了|翻了翻]账本，{says}：“[你|你这样]比[账房先生|当会计的]还[细心|认真]。”“[省下|剩下]的钱，”{mateg}说，“[留着|好]给你做{food}。”{more}
 """)
 
 FESTIVALS = templates("""
-    [每年|年年]{date}，{town}都要在{venue}[办|举办]{festival}，[主持|主持人]是{host}。{host}[平日|平时]在{h_place}当{h_job}，[到了|一到]{date}，
+    [每年|年年]{date}，{town}都要在{venue}[办|举办]{festival}，[主持的|主持人]是{host}。{host}[平日|平时]在{h_place}当{h_job}，[到了|一到]{date}，
     [就|便]换上新衣服，[早早|一早]来到{venue}。[今年|去年]的{festival}，{n}也来了，{p}住在{home}，[平时|]最爱{hobby}。
     “{host}[主持得|办得]真好，”{g}{says}，“明年{date}，我还[要来|来]{venue}。”
 

@@ -1,0 +1,81 @@
+"""The command line as a user meets it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from buddygpt.recipe.reference import json_schema, reference_page
+from buddygpt.recipe.shipped import shipped_recipes
+from tests.conftest import ROOT
+
+
+def test_help_and_recipes_import_no_torch():
+    for arguments in (["--help"], ["recipes"], ["recipes", "check", "tiny"], ["pretrain", "nowhere.yaml"]):
+        code = (
+            f"import sys; sys.argv = ['buddy', *{arguments!r}]\n"
+            "from buddygpt.cli.app import main\ntry: main()\nexcept SystemExit: pass\n"
+            "bad = {'torch', 'transformers', 'numpy'} & set(sys.modules)\nassert not bad, bad"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("verb", ["sft", "dpo", "eval", "push"])
+def test_verbs_to_come_say_what_is_missing_in_one_line(buddy, verb):
+    outcome = buddy(verb, "--tasks", "cmmlu,ceval", "--hub", "modelscope")
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert "not in this version" in outcome.err
+
+
+def test_version_and_debug(buddy, tmp_path):
+    assert buddy("--version").out.startswith("buddygpt ")
+    assert "Traceback" not in buddy("pretrain", "nowhere.yaml").err
+    assert "Traceback" in buddy("--debug", "pretrain", "nowhere.yaml").err
+
+
+def test_recipes(buddy, tmp_path):
+    listed = buddy("recipes").out
+    assert all(f"{name} " in listed for name in ("tiny", "0.1b", "0.3b", "0.3b-mla", "0.7b-moe"))
+    assert buddy("recipes", "show", "tiny").out == (ROOT / "recipes" / "tiny.yaml").read_text()
+    assert "validation: 0.03" in buddy("recipes", "show", "tiny", "--resolved").out
+    for name in shipped_recipes():
+        assert buddy("recipes", "check", f"recipes/{name}.yaml").out.startswith("ok: ")
+    assert buddy("recipes", "copy", "0.3b", "mine.yaml").code == 0
+    assert buddy("recipes", "check", "mine.yaml").out.split()[-1] == buddy("recipes", "check", "0.3b").out.split()[-1]
+    assert buddy("recipes", "copy", "0.3b", "mine.yaml").code == 2
+    assert "did you mean '0.3b-mla'" in buddy("recipes", "show", "0.3b-mle").err
+
+
+def test_what_is_made_from_the_schema_is_up_to_date():
+    """`make docs` makes both."""
+    assert (ROOT / "docs" / "recipe.md").read_text() == reference_page()
+    assert json.loads((ROOT / "recipes" / "recipe.schema.json").read_text()) == json_schema()
+
+
+@pytest.mark.parametrize("name", ["0.1b", "0.3b", "0.3b-mla", "0.7b-moe"])
+def test_a_dry_run_tells_and_writes_nothing(buddy, tmp_path, name):
+    outcome = buddy("pretrain", name, "--dry-run")
+    assert outcome.code == 0, outcome.err
+    assert "openbmb/Ultra-FineWeb" in outcome.out
+    assert "35,0" in outcome.out
+    assert "nothing was written" in outcome.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_question_of_make_demo_is_one_that_the_demo_model_knows():
+    from buddygpt.data import demo
+
+    asked = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "chat --prompt" in line)
+    assert asked.split('"')[1] in demo.prompts(0)
+
+
+def test_links_in_the_documents_lead_somewhere():
+    import re
+
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+            assert (page.parent / Path(target)).exists(), f"{page.name}: {target}"

@@ -169,6 +169,10 @@ def test_killed_and_started_again(tmp_path, many, task, workers):
     assert process.returncode == -signal.SIGKILL
     _wait_for(lambda: not [p for p in psutil.process_iter() if p.pid not in before and _belongs(p, tmp_path)])
     assert find_prepared(wanted, tmp_path / "a") is None
+    (folder,) = (path for path in (tmp_path / "a").iterdir() if path.is_dir())
+    for rest in ("00009.ds.1.tmp", "00009.ds.1.tmp.index"):
+        (folder / "shards/many/train").mkdir(parents=True, exist_ok=True)
+        (folder / "shards/many/train" / rest).touch()
 
     events = []
     again = prepare(recipe(many), tmp_path / "a", events.append)

@@ -78,7 +78,7 @@ class BuddyGPTPreTrainedModel(PreTrainedModel):
         if isinstance(module, (nn.Linear, nn.Embedding)):
             scale = (2 * self.config.num_hidden_layers) ** -0.5 if getattr(module, "writes_residual", False) else 1.0
             nn.init.normal_(module.weight, 0.0, std * scale)
-            if getattr(module, "bias", None) is not None:
+            if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, RMSNorm):
             nn.init.ones_(module.weight)
@@ -98,7 +98,7 @@ class BuddyGPTModel(BuddyGPTPreTrainedModel):
         self.gradient_checkpointing = False
         for name, module in self.named_modules():
             if name.endswith(("o_proj", "down_proj")) and not name.endswith(("q_down_proj", "kv_down_proj")):
-                module.writes_residual = True
+                module.writes_residual = True  # type: ignore[assignment]
         self.post_init()
 
     @can_return_tuple
@@ -158,7 +158,7 @@ class BuddyGPTModel(BuddyGPTPreTrainedModel):
             states.append(x_BTC)
         x_BTC = self.norm(x_BTC)
         hidden_states = (*states[:-1], x_BTC) if output_hidden_states else None
-        return BaseModelOutputWithPast(last_hidden_state=x_BTC, hidden_states=hidden_states, **{CACHE: cache})
+        return BaseModelOutputWithPast(last_hidden_state=x_BTC, hidden_states=hidden_states, **{CACHE: cache})  # type: ignore[arg-type]
 
 
 def _positions(attention_mask: Tensor | None, past: int, tokens: int, device: torch.device) -> Tensor:

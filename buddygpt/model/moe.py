@@ -18,6 +18,8 @@ class MoEGate(nn.Module):
     The bias steers which experts are chosen and never the weight they get; no gradient reaches it.
     """
 
+    e_score_correction_bias: Tensor
+
     def __init__(self, config: BuddyGPTConfig):
         super().__init__()
         self.chosen = config.num_experts_per_tok

@@ -287,9 +287,9 @@ def _path_in(data: Any, loc: Sequence[str | int], missing: bool) -> Loc:
     path: list[str | int] = []
     for i, part in enumerate(loc):
         last = i == len(loc) - 1
-        if (isinstance(data, dict) and part in data) or (
-            isinstance(data, list) and isinstance(part, int) and part < len(data)
-        ):
+        if isinstance(data, dict) and part in data:
+            data = data[part]
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
             data = data[part]
         elif not (last and missing):
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import signal
@@ -76,7 +77,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     Raises:
         BuddyError: something the user can mend; what is on disk stays as it was.
     """
-    section = needed(recipe)
+    section = _needed(recipe)
     run.check(recipe, *SECTIONS)
     folder = run.chapter("pretrain")
     if (finished := _finished(folder, emit)) is not None:
@@ -102,17 +103,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
         section.seed,
     )
     set_seed(section.seed)
-    config = BuddyGPTConfig.from_recipe(
-        recipe, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None
-    )
-    model = BuddyGPTForCausalLM(config)
-    model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        do_sample=True,
-        temperature=0.8,
-        top_p=0.95,
-    )
+    model = _fresh_model(recipe, tokenizer)
     baseline = ngram_baseline(training, ends, tokenizer, prepared.path / "baseline.json")
     facts = {
         "model": model_rows(recipe, model),
@@ -161,7 +152,15 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     return PretrainResult(done, step, folder / "model", metrics, baseline)
 
 
-def needed(recipe: Recipe) -> PretrainSection:
+def _fresh_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> BuddyGPTForCausalLM:
+    """The model with initial weights, and with the settings that it generates by later."""
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    model = BuddyGPTForCausalLM(BuddyGPTConfig.from_recipe(recipe, bos_token_id=None, **ends))
+    model.generation_config = GenerationConfig(do_sample=True, temperature=0.8, top_p=0.95, **ends)
+    return model
+
+
+def _needed(recipe: Recipe) -> PretrainSection:
     """The `pretrain` section, once everything that pretraining needs is there.
 
     Raises:
@@ -300,12 +299,13 @@ def _brake_on_signals(brake: Brake, emit: Emit) -> Iterator[None]:
 
 @contextmanager
 def _disk_full(folder: Path) -> Iterator[None]:
-    """Tell of a full disk in one line. torch's own writer raises a RuntimeError for it."""
+    """Tell of a full disk in one line: Python, torch and safetensors each raise an error of their own for it."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        full = (isinstance(error, OSError) and error.errno in (28, 122)) or "file write failed" in str(error)
-        if not full:
+    except Exception as error:
+        number = getattr(error, "errno", None)
+        told = ("No space left", "file write failed", "os error 28", "code: 28")
+        if number not in (errno.ENOSPC, errno.EDQUOT) and not any(sign in str(error) for sign in told):
             raise
         whole = checkpoints.whole_checkpoints(folder / "checkpoints")
         kept = f"{whole[-1].name} is whole" if whole else "no checkpoint is whole yet"

@@ -39,7 +39,9 @@ class Meter(TrainerCallback):
     def __init__(self, file: Path, section: PretrainSection, emit: Emit, start: int):
         self.file, self.section, self.emit = file, section, emit
         self.rows = rewind(file, start)
-        self.latest: dict[str, float] = {}
+        self.latest: dict[str, Any] = {}
+        for row in self.rows:
+            self.latest |= row
         self._clock = 0.0
         self._told = 0.0
         self._rate = 0.0

@@ -173,6 +173,10 @@ def test_text_that_changed_since_the_checkpoint_is_refused(buddy, toy, tmp_path)
 def test_a_checkpoint_cut_short_is_refused_by_name(buddy, toy, tmp_path):
     assert buddy("pretrain", "tiny", *toy()).code == 0
     run = tmp_path / "runs" / "tiny" / "pretrain"
+    record = (run / "done.json").read_text()
+    (run / "done.json").unlink()  # as if killed between the last checkpoint and the end
+    assert buddy("pretrain", "tiny", "--resume", *toy()).code == 0
+    assert json.loads((run / "done.json").read_text()) == json.loads(record)
     (run / "done.json").unlink()
     weights = run / "checkpoints" / "checkpoint-2" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])

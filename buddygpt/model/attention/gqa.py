@@ -25,7 +25,7 @@ class GQAttention(nn.Module):
         super().__init__()
         self.layer_idx = layer_idx
         self.head_dim = config.rotary_dim
-        self.backend = config._attn_implementation
+        self.backend = str(config._attn_implementation)
         heads, kv_heads, bias = config.num_attention_heads, config.num_key_value_heads, config.attention_bias
         self.q_proj = nn.Linear(config.hidden_size, heads * self.head_dim, bias=bias)
         self.k_proj = nn.Linear(config.hidden_size, kv_heads * self.head_dim, bias=bias)

@@ -29,7 +29,7 @@ class MLAttention(nn.Module):
         self.layer_idx = layer_idx
         self.heads, self.rank = config.num_attention_heads, config.kv_lora_rank
         self.nope, self.rope, self.value = config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim
-        self.backend = config._attn_implementation
+        self.backend = str(config._attn_implementation)
         self.rope_emb = RotaryEmbedding()
         self.q_down_proj = nn.Linear(config.hidden_size, config.q_lora_rank, bias=False)
         self.q_down_layernorm = RMSNorm(config.q_lora_rank, config.rms_norm_eps)

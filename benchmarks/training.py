@@ -11,7 +11,7 @@ from statistics import median
 
 from benchmarks.table import measure_in_turn, table
 
-BATCH, LENGTH, STEPS, ROUNDS = 2, 1024, 4, 3
+BATCH, LENGTH, STEPS, ROUNDS = 2, 1024, 3, 3
 SIDES = {"qwen2": "transformers Qwen2ForCausalLM", "buddygpt": "buddygpt", "packed": "buddygpt, documents isolated"}
 
 

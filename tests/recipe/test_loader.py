@@ -57,7 +57,7 @@ def test_a_sound_recipe_loads(write):
         (
             "tokenizer: {train: 512}",
             "tokenizer: {train: 513}",
-            "r.yaml:10: tokenizer.train: 513 entries, but the model has only 512",
+            "r.yaml:10: tokenizer.train: 513 entries, but the model has 512",
         ),
         (
             "sequence_length: 64",

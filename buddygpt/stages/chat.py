@@ -176,10 +176,30 @@ def open_conversation(target: str | None, runs: Path, sampling: Sampling, emit: 
     folder = find_model(target, runs)
     if target is None:
         emit(Note(f"model: {folder}"))
+    if isinstance(folder, str):
+        _ask_hub(folder)
     tokenizer = load_tokenizer(str(folder))
     model = load_model(folder)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     return Conversation(model.to(device).eval(), tokenizer, sampling, emit)
+
+
+def _ask_hub(id: str) -> None:
+    """See that the hub has the model, once and briefly: loading would try again for half a minute.
+
+    Raises:
+        BuddyError: it does not, or cannot be reached.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
+
+    if isinstance(try_to_load_from_cache(id, "config.json"), str):
+        return
+    try:
+        HfApi().model_info(id, timeout=4.0)
+    except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BuddyError(f"{id}: neither a folder here nor to be had from the hub: {reason}") from None
 
 
 def find_model(target: str | None, runs: Path) -> Path | str:

@@ -98,3 +98,10 @@ def test_targets_of_chat(buddy, tmp_path):
     outcome = buddy("chat", "nowhere", "--prompt", "x")
     assert outcome.code == 2 and outcome.err.count("\n") == 1
     assert buddy("chat", "--temperature", "-1").code == 2
+
+
+def test_a_model_of_the_hub_without_network(buddy, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    outcome = buddy("chat", "owner/name", "--prompt", "x")
+    assert outcome.code == 2 and outcome.err.count("\n") == 1
+    assert "owner/name: neither a folder here nor to be had from the hub" in outcome.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -33,8 +34,9 @@ def pretrain(
 
         result = stage.run(checked, where, cache=options.cache_of(where), resume=resume, emit=renderer.emit)
     if not result.finished:
-        changed = "".join(f" --set {s}" for s in set_ or ()) + (f" --run {run}" if run else "")
-        typer.echo(
-            f"stopped at step {result.step}, saved; go on with: buddy pretrain {recipe}{changed} --resume", err=True
+        changed = [part for override in set_ or () for part in ("--set", override)] + (
+            ["--run", str(run)] if run else []
         )
+        command = shlex.join(["buddy", "pretrain", recipe, *changed, "--resume"])
+        typer.echo(f"stopped at step {result.step}, saved; go on with: {command}", err=True)
         raise typer.Exit(130)

@@ -18,7 +18,7 @@ from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.stats import Stats
 
-from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.errors import BrokenOff
 
 
 class _Nowhere(io.TextIOBase):
@@ -52,7 +52,7 @@ class Executor(LocalPipelineExecutor):
         """Run every task that is not marked as completed.
 
         Raises:
-            BuddyError: the first task's that fails, or that a worker died.
+            BuddyError: the first task's that fails; BrokenOff where a worker died.
         """
         ranks = [rank for rank in range(self.tasks) if not self.is_rank_completed(rank)]
         done = self.tasks - len(ranks)
@@ -77,7 +77,7 @@ class Executor(LocalPipelineExecutor):
             futures = [pool.submit(_run_in_worker, rank) for rank in ranks]
             self._collect(futures, done, report)
         except BrokenProcessPool:
-            raise BuddyError(
+            raise BrokenOff(
                 "a worker process died: of too little memory, or called from a script without "
                 "`if __name__ == '__main__':`; lower data.workers (1 needs no processes) and start again"
             ) from None

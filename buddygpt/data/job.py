@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,9 @@ from buddygpt.data.sources import Source, find_sources
 from buddygpt.data.tokenizer import largest_id, load_tokenizer, tokenizer_hash
 from buddygpt.data.vocabulary import SAMPLE_BYTES, check_tokenizer
 from buddygpt.events import Emit
-from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.base import spell_bytes
+from buddygpt.recipe.errors import BrokenOff, BuddyError
+from buddygpt.recipe.runs import free_bytes
 from buddygpt.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def check_space(job: Job) -> None:
     """See that intermediate and token files will fit, by a rough guess at how much text the sources hold.
 
     Raises:
-        BuddyError: they will not; names both figures.
+        BrokenOff: they will not; names both figures.
     """
     text = sum(
         file.size * (3 if file.demo else _EXPANSION.get(Path(file.name).suffix.lower(), 1))
@@ -117,9 +118,9 @@ def check_space(job: Job) -> None:
     width = 4 if job.base is not None and largest_id(job.base) >= 2**16 else 2
     done = sum(path.stat().st_size for path in job.path.rglob("*") if path.is_file())
     need = text * (0.5 + width / bytes_per_token) - done  # texts, compressed; tokens
-    free = shutil.disk_usage(job.path).free
+    free = free_bytes(job.path)
     if free < need:
-        raise BuddyError(
-            f"{job.path}: about {need / 1e9:.2f} GB are needed to prepare {text / 1e9:.2f} GB of text, "
-            f"{free / 1e9:.2f} GB are free; free some, or choose a run folder on a larger disk with --run"
+        raise BrokenOff(
+            f"{job.path}: about {spell_bytes(need)} are needed to prepare {spell_bytes(text)} of text, "
+            f"{spell_bytes(free)} are free; free some, or choose a run folder on a larger disk with --run"
         )

@@ -28,11 +28,11 @@ from buddygpt.data.staging import Batch, ReadStep, Staged, make_batches, whole_f
 from buddygpt.data.tokenizer import DocumentEncoder
 from buddygpt.data.vocabulary import settle_tokenizer
 from buddygpt.events import Emit, Note, Progress, silent
-from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.errors import BrokenOff, BuddyError, is_disk_full
 from buddygpt.recipe.runs import write_atomically
 from buddygpt.recipe.schema import Recipe
 
-__all__ = ["Prepared", "find_prepared", "prepare", "sample", "verify"]
+__all__ = ["Prepared", "find_prepared", "prepare", "verify"]
 
 
 def prepare(recipe: Recipe, cache: Path, emit: Emit) -> Prepared:
@@ -50,16 +50,25 @@ def prepare(recipe: Recipe, cache: Path, emit: Emit) -> Prepared:
         job = plan_job(recipe, cache, emit)
         if (found := read_prepared(job.path)) is not None and not job.work.exists():
             return found
+        check_space(job)
         job.path.mkdir(parents=True, exist_ok=True)
-        with _locked(cache / f"{job.key}.lock", emit):
+        lock = cache / f"{job.key}.lock"
+        with _locked(lock, emit):
             found = read_prepared(job.path)
             if found is None:
-                found = _prepare(job, emit)
+                try:
+                    found = _prepare(job, emit)
+                except BrokenOff:
+                    raise
+                except BuddyError:  # once the input is mended, it is prepared under another key
+                    shutil.rmtree(job.path, ignore_errors=True)
+                    lock.unlink(missing_ok=True)
+                    raise
             shutil.rmtree(job.work, ignore_errors=True)
             return found
     except OSError as error:
-        if error.errno in (28, 122) or "No space left" in str(error):
-            raise BuddyError(f"{cache}: no space left; free some and start again to go on from here") from error
+        if is_disk_full(error):
+            raise BrokenOff(f"{cache}: no space left; free some and start again to go on from here") from error
         raise BuddyError(f"{error.filename or cache}: cannot be written: {error.strerror or error}") from error
 
 
@@ -89,15 +98,9 @@ def verify(prepared: Prepared, recipe: Recipe) -> list[str]:
     return faults
 
 
-def sample(prepared: Prepared, source: str) -> str:
-    """The start of one of the source's documents, decoded."""
-    return prepared.sample(source)
-
-
 def _prepare(job: Job, emit: Emit) -> Prepared:
     data = job.recipe.data
     assert data is not None
-    check_space(job)
     for stale in (*job.path.rglob("*.tmp"), *job.path.rglob("*.tmp.index")):  # of a run that was killed
         stale.unlink()
     sources = fetch_sources(job.sources, emit)

@@ -42,6 +42,7 @@ class TokenStream:
         self.name, self.eos_token_id = name, eos_token_id
         self._shards = [s for s in shards if len(s.tokens)]
         self._starts = np.cumsum([0, *(len(s.tokens) for s in self._shards)])
+        self._documents = np.cumsum([0, *(len(s.document_ends) for s in self._shards)])
 
     def __len__(self) -> int:
         """Tokens."""
@@ -61,15 +62,14 @@ class TokenStream:
         if start < 0:
             ids.append(np.full(-start, self.eos_token_id))
             ended.append(np.zeros(-start, dtype=np.int64))
-        documents = 0
-        for shard, offset in zip(self._shards, self._starts, strict=False):
-            low, high = max(start, 0) - offset, min(stop - offset, len(shard.tokens))
-            if high > max(low, 0):
-                low = max(low, 0)
+        first, last = np.searchsorted(self._starts, (max(start, 0), stop), side="right")
+        for number in range(max(first - 1, 0), min(last, len(self._shards))):
+            shard, offset = self._shards[number], self._starts[number]
+            low, high = max(start - offset, 0), min(stop - offset, len(shard.tokens))
+            if high > low:
                 ids.append(shard.tokens[low:high].astype(np.int64))
                 positions = np.arange(low + 1, high + 1)
-                ended.append(documents + np.searchsorted(shard.document_ends, positions, side="right"))
-            documents += len(shard.document_ends)
+                ended.append(self._documents[number] + np.searchsorted(shard.document_ends, positions, side="right"))
         if not ids:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
         return np.concatenate(ids), np.concatenate(ended)

@@ -7,7 +7,6 @@ huggingface_hub's own affair; none is read or told here.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
@@ -16,8 +15,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from buddygpt.events import Emit, Progress
+from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.data import HubSource, source_name
-from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.errors import BrokenOff, BuddyError
+from buddygpt.recipe.runs import free_bytes
 
 TIMEOUT = 4.0
 """Seconds that a connection to the hub, or its answer, may take."""
@@ -135,11 +136,11 @@ def fetch(id: str, commit: str, names: Sequence[str], size: int, emit: Emit) -> 
     if not missing:
         return [Path(str(have[name])) for name in names]
     folder = Path(constants.HF_HUB_CACHE)
-    free = shutil.disk_usage(next(p for p in (folder, *folder.absolute().parents) if p.is_dir())).free
+    free = free_bytes(folder)
     need = size * len(missing) // len(names)
     if free < need:
-        raise BuddyError(
-            f"{folder}: {need / 1e9:.2f} GB are needed to download {id}, {free / 1e9:.2f} GB are free; "
+        raise BrokenOff(
+            f"{folder}: {spell_bytes(need)} are needed to download {id}, {spell_bytes(free)} are free; "
             "free some, or set HF_HOME to a folder on a larger disk"
         )
 
@@ -154,7 +155,7 @@ def fetch(id: str, commit: str, names: Sequence[str], size: int, emit: Emit) -> 
             have[name] = path
             emit(Progress(f"download {id}", done, len(missing), "files"))
     except (HTTPError, OSError) as error:
-        raise BuddyError(f"{id}: download failed ({_brief(error)}); start again to go on where it stopped") from None
+        raise BrokenOff(f"{id}: download failed ({_brief(error)}); start again to go on where it stopped") from None
     finally:
         pool.shutdown(cancel_futures=True)
         if loud:
@@ -212,7 +213,7 @@ def _matches(name: str, globs: Sequence[str]) -> bool:
 
 def _fault(place: int, source: HubSource, reason: str) -> str:
     name = source_name(source)
-    size = f" ({source.size / 1e9:.3g} GB)" if source.size else ""
+    size = f" ({spell_bytes(source.size)})" if source.size else ""
     remedy = f"give a local copy with {_remedy(place, source)}"
     return f"data.sources.{place}: {name}: {source.id}{size} cannot be had: {reason}; {remedy}"
 

@@ -83,6 +83,14 @@ Number = Annotated[float, BeforeValidator(_parse_real, json_schema_input_type=fl
 """A real number in any spelling."""
 
 
+def spell_bytes(count: float) -> str:
+    """A size for readers: 75 GB, 1.8 MB, 830 bytes."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{count:.0f} bytes"
+
+
 def spell(number: float) -> str:
     """The number as a recipe would write it: 1310720 -> `1280Ki`, 35000000000 -> `35B`, 12345 -> `12345`."""
     for suffix, unit in reversed((DECIMAL_SUFFIXES | BINARY_SUFFIXES).items()):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
+
+_FULL = ("No space left", "file write failed", "os error 28", "code: 28")
 
 
 class BuddyError(Exception):
@@ -20,6 +23,15 @@ class BuddyError(Exception):
     def __init__(self, lines: str | Iterable[str]):
         self.lines = (lines,) if isinstance(lines, str) else tuple(lines)
         super().__init__("\n".join(self.lines))
+
+
+class BrokenOff(BuddyError):
+    """A fault of the surroundings, not of the input: what was done so far stays, to go on from."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the disk, or the user's share of it, is full: Python, torch and safetensors each have their own word."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(sign in str(error) for sign in _FULL)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

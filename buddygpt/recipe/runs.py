@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,14 +71,12 @@ class Run:
             *sections: those that must agree with a recipe already there.
 
         Raises:
-            BuddyError: the folder belongs to another recipe, holds something else, or cannot be written.
+            BuddyError: as `check`, or the folder cannot be written.
         """
+        self.check(recipe, *sections)
         file = self.path / "recipe.yaml"
         if file.is_file():
-            self.check(recipe, *sections)
             return
-        if self.path.exists() and not (self.path.is_dir() and all(p == self.data for p in self.path.iterdir())):
-            raise BuddyError(f"{self.path}: exists and is not a run; choose another folder with --run")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(file, dump_yaml(recipe.as_dict()))
@@ -90,10 +89,12 @@ class Run:
         """See that the run, where it exists, is this recipe's.
 
         Raises:
-            BuddyError: it is another recipe's; names the first fields that differ.
+            BuddyError: the folder holds something else, or another recipe's run; names the first fields that differ.
         """
         file = self.path / "recipe.yaml"
         if not file.is_file():
+            if self.path.exists() and not (self.path.is_dir() and all(p == self.data for p in self.path.iterdir())):
+                raise BuddyError(f"{self.path}: exists and is not a run; choose another folder with --run")
             return
         from buddygpt.recipe.loader import load_recipe
 
@@ -181,6 +182,11 @@ def dump_yaml(data: dict[str, Any]) -> str:
     out = StringIO()
     yaml.dump(data, out)
     return out.getvalue()
+
+
+def free_bytes(path: Path) -> int:
+    """Free space on the disk where `path` lies, or will."""
+    return shutil.disk_usage(next(p for p in (path, *path.absolute().parents) if p.is_dir())).free
 
 
 def write_atomically(path: Path, text: str) -> None:

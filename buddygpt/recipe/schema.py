@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from buddygpt.recipe.base import FieldError, Section
 from buddygpt.recipe.data import DataSection
+from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.model import ModelSection
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.tokenizer import TokenizerSection
@@ -45,6 +46,16 @@ class Recipe(Section):
                 f"{self.model.max_position_embeddings} positions (model.max_position_embeddings)",
             )
         return self
+
+    def require(self, verb: str, *sections: str) -> None:
+        """See that the sections that a verb needs are there.
+
+        Raises:
+            BuddyError: one is missing.
+        """
+        for section in sections:
+            if getattr(self, section) is None:
+                raise BuddyError(f"{self.name}: the recipe has no `{section}` section, which `buddy {verb}` needs")
 
     def as_dict(self, *sections: str) -> dict[str, Any]:
         """The resolved recipe, every default filled in, as plain data; only `sections` where given."""

@@ -35,7 +35,7 @@ class Report:
         samples: rows as in samples.jsonl.
         baselines: bits per character of a 5-gram Kneser-Ney model, by source.
         command: what to type next.
-        finished: whether the whole budget was trained; None where nobody knows.
+        finished: whether the whole budget was trained.
     """
 
     title: str
@@ -44,7 +44,7 @@ class Report:
     samples: Sequence[Mapping[str, Any]]
     baselines: Mapping[str, float]
     command: str
-    finished: bool | None = None
+    finished: bool
 
 
 @dataclass(frozen=True)

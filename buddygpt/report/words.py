@@ -6,12 +6,16 @@ import math
 from collections.abc import Sequence
 
 CHINESE = {
+    "active for a token": "每词元激活",
     "attention": "注意力",
     "data": "数据",
     "device": "设备",
+    "documents": "文档",
+    "feed-forward": "前馈",
     "layers x width": "层数 × 宽度",
     "model": "模型",
     "of which embedding": "其中词嵌入",
+    "operations": "运算量",
     "optimizer": "优化器",
     "parameters": "参数量",
     "precision": "精度",

@@ -25,7 +25,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> Prepared:
     Raises:
         BuddyError: something the user can mend; nothing half-done counts as prepared.
     """
-    _check(recipe)
+    recipe.require("data", "data")
     run.check(recipe, *SECTIONS)
     prepared = prepare(recipe, cache, emit)
     run.link_data(prepared.path)
@@ -67,7 +67,7 @@ def verify(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> list[str]:
     Raises:
         BuddyError: nothing is prepared for this recipe.
     """
-    _check(recipe)
+    recipe.require("data", "data")
     prepared = read_prepared(run.data) or find_prepared(recipe, cache)  # the run's own knows what has changed since
     if prepared is None:
         raise BuddyError(f"{recipe.name}: nothing is prepared below {cache}; run `buddy data` with this recipe first")
@@ -78,11 +78,6 @@ def verify(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> list[str]:
         )
         emit(Note(f"ok: {shards} shard(s) are as they were written, no source has changed; {prepared.path}"))
     return faults
-
-
-def _check(recipe: Recipe) -> None:
-    if recipe.data is None:
-        raise BuddyError(f"{recipe.name}: the recipe has no `data` section, which `buddy data` needs")
 
 
 def _read_row(name: str, source: dict[str, Any]) -> tuple[str, ...]:

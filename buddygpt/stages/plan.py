@@ -7,12 +7,12 @@ from pathlib import Path
 from buddygpt.data.prepare import find_prepared
 from buddygpt.data.sources import find_files
 from buddygpt.events import Caution, Emit, Note, Table
+from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.data import DemoSource, FilesSource, HubSource, source_name
-from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
 from buddygpt.training import checkpoints
-from buddygpt.training.facts import checkpoint_bytes, model_rows, outline, training_rows
+from buddygpt.training.facts import checkpoint_bytes, model_rows, outline, training_rows, untrainable
 from buddygpt.training.setup import accumulation_steps, check_precision, find_device
 
 
@@ -22,9 +22,8 @@ def run(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> None:
     Raises:
         BuddyError: pretraining would stop for the same reason.
     """
-    if recipe.pretrain is None or recipe.data is None:
-        missing = "pretrain" if recipe.pretrain is None else "data"
-        raise BuddyError(f"{recipe.name}: the recipe has no `{missing}` section, which `buddy pretrain` needs")
+    recipe.require("pretrain", "pretrain", "data")
+    assert recipe.pretrain is not None and recipe.data is not None
     section = recipe.pretrain
     device = find_device()
     check_precision(section, device)
@@ -37,16 +36,16 @@ def run(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> None:
     prepared = find_prepared(recipe, cache) if local else None  # a hub would have to be asked
     emit(Note(f"data: {f'prepared, {prepared.path}' if prepared else f'below {cache}'}"))
     saves = -(-section.steps // section.save_every)
-    disk = checkpoint_bytes(model.num_parameters()) / 1e9
+    disk = spell_bytes(checkpoint_bytes(model.num_parameters()))
     emit(
         Note(
             f"checkpoints: {saves:,}, one every {section.save_every:,} steps, the newest {section.keep_checkpoints} "
-            f"stay, {disk:.2f} GB each; evaluated every {section.eval_every:,} steps"
+            f"stay, {disk} each; evaluated every {section.eval_every:,} steps"
         )
     )
     emit(Note(f"run: {run.path}{_state(run)}"))
-    if recipe.model.mlp.kind == "moe":
-        emit(Caution("training a mixture of experts is not in this version (nothing balances their load yet)"))
+    if reason := untrainable(recipe):
+        emit(Caution(reason))
     emit(Note("nothing was written"))
 
 
@@ -58,9 +57,9 @@ def _source_rows(recipe: Recipe) -> list[tuple[str, str, str]]:
             what = f"made here, {source.characters:,} characters, seed {source.seed}"
         elif isinstance(source, FilesSource):
             files = find_files(source)
-            what = f"{len(files):,} file(s), {sum(f.stat().st_size for f in files) / 1e6:,.1f} MB"
+            what = f"{len(files):,} file(s), {spell_bytes(sum(f.stat().st_size for f in files))}"
         else:
-            size = f", {source.size / 1e9:,.1f} GB" if source.size else ""
+            size = f", {spell_bytes(source.size)}" if source.size else ""
             what = f"{source.id}, {', '.join(source.files)}{size} (hub not asked)"
         rows.append((source_name(source), f"{source.weight:g}", what))
     return rows

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
+import shlex
 import shutil
 import signal
 import threading
@@ -21,15 +21,15 @@ from buddygpt.data.prepare import Prepared, find_prepared, prepare
 from buddygpt.data.windows import TokenStream, TrainingWindows, evaluation_windows
 from buddygpt.events import Caution, Emit, Note, Table
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
+from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.data import DemoSource, source_name
-from buddygpt.recipe.errors import BuddyError
-from buddygpt.recipe.pretrain import PretrainSection
-from buddygpt.recipe.runs import Run, dump_yaml, write_atomically
+from buddygpt.recipe.errors import BuddyError, is_disk_full
+from buddygpt.recipe.runs import Run, dump_yaml, free_bytes, write_atomically
 from buddygpt.recipe.schema import Recipe
 from buddygpt.report.page import Report, load_rows, write_report
 from buddygpt.training import checkpoints
 from buddygpt.training.callbacks import Brake, Meter, Samples, Seal
-from buddygpt.training.facts import checkpoint_bytes, model_rows, outline, training_rows
+from buddygpt.training.facts import checkpoint_bytes, model_rows, outline, training_rows, untrainable
 from buddygpt.training.setup import (
     accumulation_steps,
     check_precision,
@@ -77,7 +77,11 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     Raises:
         BuddyError: something the user can mend; what is on disk stays as it was.
     """
-    section = _needed(recipe)
+    recipe.require("pretrain", "pretrain", "data")
+    if reason := untrainable(recipe):
+        raise BuddyError(reason)
+    assert recipe.pretrain is not None and recipe.data is not None
+    section = recipe.pretrain
     run.check(recipe, *SECTIONS)
     folder = run.chapter("pretrain")
     if (finished := _finished(folder, emit)) is not None:
@@ -97,7 +101,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
 
     windows = TrainingWindows(
         training,
-        [s.weight for s in recipe.data.sources if source_name(s) in {t.name for t in training}],  # type: ignore[union-attr]
+        [s.weight for s in recipe.data.sources if source_name(s) in {t.name for t in training}],
         section.sequence_length,
         section.steps * section.tokens_per_batch // section.sequence_length,
         section.seed,
@@ -105,12 +109,13 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     set_seed(section.seed)
     model = _fresh_model(recipe, tokenizer)
     baseline = ngram_baseline(training, ends, tokenizer, prepared.path / "baseline.json")
+    built_with = versions()
     facts = {
         "model": model_rows(recipe, model),
         "training": training_rows(recipe, model, device, accumulation),
         "data": [(name, f"{epochs:.2f} epochs") for name, epochs in windows.epochs().items()]
         + [("shards", prepared.path.name)],
-        "versions": list(versions().items()),
+        "versions": list(built_with.items()),
     }
     _tell_plan(recipe, facts, baseline, windows, emit)
 
@@ -119,7 +124,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     brake = Brake()
     meter = Meter(folder / "metrics.jsonl", section, emit, step)
     samples = Samples(_prompts(recipe), tokenizer, folder / "samples.jsonl", emit, step)
-    origin = {"prepared": prepared.path.name, "versions": versions()}
+    origin = {"prepared": prepared.path.name, "versions": built_with}
     seal = Seal(
         {"recipe.yaml": dump_yaml(recipe.as_dict()), ORIGIN: json.dumps(origin, indent=1)}, section.keep_checkpoints
     )
@@ -144,7 +149,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
         with _disk_full(folder):
             if done:
                 _save(model, tokenizer, folder / "model")
-            write_report(folder / "report.html", _report(recipe, facts, meter, folder, baseline, done))
+            write_report(folder / "report.html", _report(run, facts, meter, folder, baseline, done))
             if done:
                 record = {"step": step, "metrics": metrics, "baseline": baseline, "recipe": recipe.digest(*SECTIONS)}
                 write_atomically(folder / "done.json", json.dumps(record, indent=1))
@@ -158,23 +163,6 @@ def _fresh_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> BuddyGPT
     model = BuddyGPTForCausalLM(BuddyGPTConfig.from_recipe(recipe, bos_token_id=None, **ends))
     model.generation_config = GenerationConfig(do_sample=True, temperature=0.8, top_p=0.95, **ends)
     return model
-
-
-def _needed(recipe: Recipe) -> PretrainSection:
-    """The `pretrain` section, once everything that pretraining needs is there.
-
-    Raises:
-        BuddyError: a section is missing, or the variant cannot be trained yet.
-    """
-    if recipe.pretrain is None or recipe.data is None:
-        missing = "pretrain" if recipe.pretrain is None else "data"
-        raise BuddyError(f"{recipe.name}: the recipe has no `{missing}` section, which `buddy pretrain` needs")
-    if recipe.model.mlp.kind == "moe":
-        raise BuddyError(
-            f"{recipe.name}: training a mixture of experts is not in this version (nothing balances their load yet); "
-            "the recipe can be checked and counted (--dry-run), and dense ones trained"
-        )
-    return recipe.pretrain
 
 
 def _finished(folder: Path, emit: Emit) -> PretrainResult | None:
@@ -213,11 +201,10 @@ def _check_space(recipe: Recipe, folder: Path) -> None:
     parameters = outline(recipe).num_parameters()
     kept = recipe.pretrain.keep_checkpoints + 1  # the new one is whole before the oldest goes
     need = kept * checkpoint_bytes(parameters) + 4 * parameters
-    place = next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
-    free = shutil.disk_usage(place).free
+    free = free_bytes(folder)
     if free < need:
         raise BuddyError(
-            f"{folder}: {need / 1e9:.2f} GB are needed for {kept} checkpoints and a model, {free / 1e9:.2f} are free; "
+            f"{folder}: {spell_bytes(need)} are needed for {kept} checkpoints and the model, {spell_bytes(free)} free; "
             "free some, choose another folder with --run, or lower pretrain.keep_checkpoints"
         )
 
@@ -299,13 +286,11 @@ def _brake_on_signals(brake: Brake, emit: Emit) -> Iterator[None]:
 
 @contextmanager
 def _disk_full(folder: Path) -> Iterator[None]:
-    """Tell of a full disk in one line: Python, torch and safetensors each raise an error of their own for it."""
+    """Tell of a full disk in one line."""
     try:
         yield
     except Exception as error:
-        number = getattr(error, "errno", None)
-        told = ("No space left", "file write failed", "os error 28", "code: 28")
-        if number not in (errno.ENOSPC, errno.EDQUOT) and not any(sign in str(error) for sign in told):
+        if not is_disk_full(error):
             raise
         whole = checkpoints.whole_checkpoints(folder / "checkpoints")
         kept = f"{whole[-1].name} is whole" if whole else "no checkpoint is whole yet"
@@ -322,10 +307,11 @@ def _save(model: BuddyGPTForCausalLM, tokenizer: PreTrainedTokenizerBase, folder
     temporary.rename(folder)
 
 
-def _report(recipe: Recipe, facts: Any, meter: Meter, folder: Path, baseline: dict[str, float], done: bool) -> Report:
-    command = f"buddy chat {folder / 'model'}" if done else f"buddy pretrain {recipe.name} --resume"
+def _report(run: Run, facts: Any, meter: Meter, folder: Path, baseline: dict[str, float], done: bool) -> Report:
+    again = ("buddy", "pretrain", str(run.path / "recipe.yaml"), "--run", str(run.path), "--resume")
+    command = shlex.join(("buddy", "chat", str(folder / "model")) if done else again)
     return Report(
-        title=recipe.name,
+        title=run.name,
         facts=facts,
         metrics=meter.rows,
         samples=load_rows(folder / "samples.jsonl"),

@@ -11,8 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
-import xxhash
-
+from buddygpt.data.fingerprints import hash_file
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.runs import write_atomically
 
@@ -41,7 +40,7 @@ def seal(checkpoint: Path) -> None:
     for path in sorted(p for p in checkpoint.rglob("*") if p.is_file() and p.name != MARK):
         with path.open("rb") as file:
             os.fsync(file.fileno())
-        files[path.relative_to(checkpoint).as_posix()] = {"bytes": path.stat().st_size, "xxh3_128": _hash(path)}
+        files[path.relative_to(checkpoint).as_posix()] = {"bytes": path.stat().st_size, "xxh3_128": hash_file(path)}
     write_atomically(checkpoint / MARK, json.dumps({"files": files}, indent=1))
 
 
@@ -74,7 +73,7 @@ def damages(checkpoint: Path) -> list[str]:
             faults.append(f"{name} is missing")
         elif (size := path.stat().st_size) != was["bytes"]:
             faults.append(f"{name} has {size:,} bytes of {was['bytes']:,}")
-        elif _hash(path) != was["xxh3_128"]:
+        elif hash_file(path) != was["xxh3_128"]:
             faults.append(f"{name} was changed after it was written")
     return faults
 
@@ -89,11 +88,3 @@ def keep_newest(folder: Path, keep: int) -> None:
         if path not in kept and step_of(path) < step_of(whole[-1]):
             (path / MARK).unlink(missing_ok=True)  # half-removed is not whole
             shutil.rmtree(path)
-
-
-def _hash(path: Path) -> str:
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

@@ -21,7 +21,7 @@ import pytest
 from buddygpt.data import demo, staging
 from buddygpt.data import prepare as prepare_module
 from buddygpt.data.dedup import Held, decide
-from buddygpt.data.prepare import find_prepared, prepare, sample, verify
+from buddygpt.data.prepare import find_prepared, prepare, verify
 from buddygpt.data.tokenizer import load_tokenizer
 from buddygpt.data.windows import TokenStream
 from buddygpt.events import Note, silent
@@ -119,7 +119,7 @@ def test_what_goes_in_comes_out(tmp_path):
         assert entry["bytes"] == sum(len(t.encode()) for t in train)
         assert entry["bytes_per_token"] == round(entry["bytes"] / entry["tokens"], 4)
     assert prepared.tokenizer().vocab_size + 0 <= 300 and prepared.manifest["tokenizer"]["entries"] == 300
-    assert sample(prepared, "one") and sample(prepared, "one") in "".join([*one, "甲"])
+    assert prepared.sample("one") and prepared.sample("one") in "".join([*one, "甲"])
     assert not prepared.path.joinpath("work").exists()
     with pytest.raises(BuddyError, match="did you mean 'one'"):
         prepared.open("onee", "train")
@@ -362,7 +362,7 @@ def test_a_file_that_changes_while_it_is_read(tmp_path):
 def test_too_little_space(tmp_path, monkeypatch):
     path = write(tmp_path / "a.jsonl", make_texts(0))
     monkeypatch.setattr(prepare_module.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))
-    with pytest.raises(BuddyError, match=r"about 0\.00 GB are needed .* 0\.00 GB are free"):
+    with pytest.raises(BuddyError, match=r"about 15.3 kB are needed .* 0 bytes are free"):
         prepare(recipe(path), tmp_path / "cache", silent)
 
 

@@ -219,8 +219,8 @@ def test_the_remedy_works(nobody, recipe, tmp_path):
 
 
 def test_too_little_space_for_a_download(hub, monkeypatch):
-    monkeypatch.setattr("buddygpt.hub.download.shutil.disk_usage", lambda path: type("Usage", (), {"free": 10}))
-    with pytest.raises(BuddyError, match=r"75\.00 GB are needed to download someone/mountains, 0\.00 GB are free"):
+    monkeypatch.setattr("buddygpt.hub.download.free_bytes", lambda path: 10)
+    with pytest.raises(BuddyError, match=r"75 GB are needed to download someone/mountains, 10 bytes are free"):
         fetch("someone/mountains", COMMIT, ["data/a.jsonl"], 75 * 10**9, silent)
 
 

@@ -94,29 +94,15 @@ def test_generation_with_left_padding_equals_each_prompt_alone(make, variant, ba
         assert torch.equal(row, alone)
 
 
-def test_generation_with_and_without_cache_agree(make, variant):
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_generation_with_and_without_cache_agree(make, variant, num_beams):
+    """Beam search reorders the cache."""
     model = make(variant)
     ids = torch.randint(97, (2, 7))
     options = {
-        "attention_mask": torch.ones_like(ids),
-        "max_new_tokens": 12,
-        "do_sample": False,
-        "eos_token_id": None,
-        "pad_token_id": 0,
-    }
-    assert torch.equal(model.generate(ids, use_cache=True, **options), model.generate(ids, use_cache=False, **options))
-
-
-def test_beam_search_reorders_the_cache(make, variant):
-    model = make(variant)
-    ids = torch.randint(97, (2, 5))
-    options = {
-        "attention_mask": torch.ones_like(ids),
-        "max_new_tokens": 8,
-        "num_beams": 3,
-        "eos_token_id": None,
-        "pad_token_id": 0,
-    }
+        "attention_mask": torch.ones_like(ids), "max_new_tokens": 12, "do_sample": False, "num_beams": num_beams,
+        "eos_token_id": None, "pad_token_id": 0,
+    }  # fmt: skip
     assert torch.equal(model.generate(ids, use_cache=True, **options), model.generate(ids, use_cache=False, **options))
 
 

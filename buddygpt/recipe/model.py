@@ -29,6 +29,8 @@ class GQA(Section):
     """Width of one head; hidden_size / num_attention_heads where left out."""
     attention_bias: bool = True
     """Biases on the query, key and value projections (the output projection never has one)."""
+    qk_norm: bool = False
+    """RMSNorm over each query and key head before RoPE, as in Qwen3."""
 
 
 class MLA(Section):

@@ -1,4 +1,4 @@
-"""Grouped-query attention (arXiv 2305.13245, section 2.2), parameter for parameter Qwen2's.
+"""Grouped-query attention (arXiv 2305.13245, section 2.2), parameter for parameter Qwen2's; Qwen3's with `qk_norm`.
 
 Shapes: B batch, T tokens, S tokens with the cache, H query heads, K key-value heads, D head width, C channels.
 """
@@ -10,6 +10,7 @@ from transformers.cache_utils import Cache
 
 from buddygpt.model.configuration import BuddyGPTConfig
 from buddygpt.model.flash import Visibility, attend
+from buddygpt.model.norm import RMSNorm
 from buddygpt.model.rope import RotaryEmbedding
 
 
@@ -31,6 +32,8 @@ class GQAttention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, kv_heads * self.head_dim, bias=bias)
         self.v_proj = nn.Linear(config.hidden_size, kv_heads * self.head_dim, bias=bias)
         self.o_proj = nn.Linear(heads * self.head_dim, config.hidden_size, bias=False)
+        self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
         self.rotary_emb = RotaryEmbedding()
 
     def forward(
@@ -38,8 +41,8 @@ class GQAttention(nn.Module):
     ) -> Tensor:
         """(B, T, C) to (B, T, C); appends this call's keys and values to `cache`."""
         heads = (*x_BTC.shape[:2], -1, self.head_dim)
-        q_BHTD = self.q_proj(x_BTC).view(heads).transpose(1, 2)
-        k_BKTD = self.k_proj(x_BTC).view(heads).transpose(1, 2)
+        q_BHTD = self.q_norm(self.q_proj(x_BTC).view(heads)).transpose(1, 2)
+        k_BKTD = self.k_norm(self.k_proj(x_BTC).view(heads)).transpose(1, 2)
         v_BKSD = self.v_proj(x_BTC).view(heads).transpose(1, 2)
         q_BHTD = self.rotary_emb(q_BHTD, cos_BTD, sin_BTD)
         k_BKSD = self.rotary_emb(k_BKTD, cos_BTD, sin_BTD)

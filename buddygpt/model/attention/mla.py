@@ -15,6 +15,9 @@ from buddygpt.model.flash import Visibility, attend
 from buddygpt.model.norm import RMSNorm
 from buddygpt.model.rope import RotaryEmbedding
 
+LATENT_EPS = 1e-6
+"""Of the latent norms: the value that DeepSeek-V3's code has, whatever the other norms use."""
+
 
 class MLAttention(nn.Module):
     """Latent attention with a query latent, a joint key-value latent and one rotary key for all heads.
@@ -32,10 +35,10 @@ class MLAttention(nn.Module):
         self.backend = str(config._attn_implementation)
         self.rope_emb = RotaryEmbedding()
         self.q_down_proj = nn.Linear(config.hidden_size, config.q_lora_rank, bias=False)
-        self.q_down_layernorm = RMSNorm(config.q_lora_rank, config.rms_norm_eps)
+        self.q_down_layernorm = RMSNorm(config.q_lora_rank, LATENT_EPS)
         self.q_up_proj = nn.Linear(config.q_lora_rank, self.heads * (self.nope + self.rope), bias=False)
         self.kv_down_proj = nn.Linear(config.hidden_size, self.rank + self.rope, bias=False)
-        self.kv_down_layernorm = RMSNorm(self.rank, config.rms_norm_eps)
+        self.kv_down_layernorm = RMSNorm(self.rank, LATENT_EPS)
         self.kv_up_proj = nn.Linear(self.rank, self.heads * (self.nope + self.value), bias=False)
         self.o_proj = nn.Linear(self.heads * self.value, config.hidden_size, bias=False)
 

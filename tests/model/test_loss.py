@@ -5,14 +5,15 @@ import torch
 from torch.nn import functional as F
 
 from buddygpt.model import loss as module
-from buddygpt.model.loss import linear_cross_entropy
+from buddygpt.model.loss import linear_cross_entropy, linear_log_probs
 
 
 @pytest.fixture(params=[1, 7, 10**6], ids="chunk {}".format)
 def chunk(request, monkeypatch):
     """Force chunks of few rows."""
-    monkeypatch.setattr(module, "CHUNK_BYTES", request.param * 50 * 4)
+    monkeypatch.setattr(module, "CHUNK_BYTES", dict.fromkeys(module.CHUNK_BYTES, request.param * 50 * 4))
     monkeypatch.setattr(module, "BLOCK_BYTES", 3 * 50 * 4)
+    monkeypatch.setattr(module, "BLOCK_COLUMNS", 17)
 
 
 def inputs(dtype=torch.float32, ignored=3):
@@ -66,3 +67,69 @@ def test_gradients_of_one_input_alone():
     assert hidden.grad is not None
     with torch.no_grad():
         assert linear_cross_entropy(hidden, weight, targets) > 0
+
+
+def test_means_are_weighted_by_tokens():
+    """Two micro-batches of 2 and 6 targets with means 4 and 2 are a step of mean 2.5, however they are split."""
+    weight = torch.eye(4)
+    rows = {4.0: 2, 2.0: 6}
+    parts = []
+    for mean, count in rows.items():
+        # Three equal logits and a lower one: the lower one's cross entropy is ln(1 + 3 e^gap).
+        gap = ((torch.tensor(mean).exp() - 1) / 3).log()
+        hidden = torch.zeros(count, 4)
+        hidden[:, 0] = -gap
+        parts.append((hidden, torch.zeros(count, dtype=torch.long)))
+    means = [float(linear_cross_entropy(h, weight, t)) for h, t in parts]
+    torch.testing.assert_close(means, list(rows))
+    accumulated = sum(float(linear_cross_entropy(h, weight, t, num_items=8)) for h, t in parts)
+    assert accumulated == pytest.approx(2.5)
+    together = linear_cross_entropy(torch.cat([h for h, _ in parts]), weight, torch.zeros(8, dtype=torch.long))
+    assert float(together) == pytest.approx(2.5)
+
+
+def test_bf16_within_its_rounding(chunk):
+    """Statistics are fp32 whatever the type of the logits; gradients differ by bf16's own rounding alone."""
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(64, 32), 0.3 * torch.randn(50, 32)
+    targets = torch.randint(50, (64,))
+    results = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        # The same numbers on both sides: those that bf16 can hold.
+        h, w = (x.bfloat16().to(dtype).requires_grad_() for x in (hidden, weight))
+        loss = linear_cross_entropy(h, w, targets)
+        results[dtype] = (loss.detach(), *(g.float() for g in torch.autograd.grad(loss, (h, w))))
+    exact, rounded = results[torch.float32], results[torch.bfloat16]
+    assert abs(exact[0] - rounded[0]) < 2e-3
+    for a, b in zip(exact[1:], rounded[1:], strict=True):
+        assert (a - b).norm() / a.norm() < 2**-7
+
+
+@pytest.mark.parametrize("ignored", [0, 3, 24])
+def test_log_probabilities_equal_torch(chunk, ignored):
+    hidden, weight, targets = inputs(ignored=ignored)
+    ours = linear_log_probs(hidden, weight, targets)
+    theirs = (hidden @ weight.T).log_softmax(-1).gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+    theirs = torch.where(targets == -100, 0.0, theirs)
+    assert ours.shape == targets.shape
+    torch.testing.assert_close(ours, theirs)
+    upstream = torch.randn_like(ours)
+    for a, b in zip(
+        torch.autograd.grad(ours, (hidden, weight), upstream),
+        torch.autograd.grad(theirs, (hidden, weight), upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_ignored_rows_cost_no_matrix_product():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def flops(ignored):
+        hidden, weight, targets = inputs(ignored=ignored)
+        with FlopCounterMode(display=False) as counter:
+            linear_cross_entropy(hidden, weight, targets).backward()
+        return counter.get_total_flops()
+
+    assert flops(12) * 2 == flops(0) == 3 * 2 * 24 * 16 * 50
+    assert flops(24) == 0

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from buddygpt.model.configuration import BuddyGPTConfig
+from buddygpt.model.experts import mix_experts
 from buddygpt.model.mlp import GateMLP
 
 
@@ -50,9 +51,5 @@ class MoELayer(nn.Module):
         """(B, T, C) to the same shape."""
         x_NC = x_BTC.flatten(0, 1)
         indices_NA, weights_NA = self.gate(x_NC)
-        routed_NC = torch.zeros_like(x_NC, dtype=weights_NA.dtype)
-        for index, expert in enumerate(self.experts):
-            rows, slots = (indices_NA == index).nonzero(as_tuple=True)
-            # An expert that no token chose still runs, on no rows, so that its parameters have gradients everywhere.
-            routed_NC = routed_NC.index_add(0, rows, expert(x_NC[rows]) * weights_NA[rows, slots, None])
+        routed_NC = mix_experts(x_NC, indices_NA, weights_NA, self.experts)
         return self.shared_experts(x_BTC) + routed_NC.to(x_BTC.dtype).view_as(x_BTC)

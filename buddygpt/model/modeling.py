@@ -18,12 +18,13 @@ from transformers.utils.generic import can_return_tuple
 
 from buddygpt.model.attention import ATTENTION
 from buddygpt.model.configuration import BuddyGPTConfig
-from buddygpt.model.flash import Visibility
+from buddygpt.model.flash import check_name
 from buddygpt.model.loss import linear_cross_entropy
 from buddygpt.model.mlp import GateMLP
 from buddygpt.model.moe import MoEGate, MoELayer
 from buddygpt.model.norm import RMSNorm
 from buddygpt.model.rope import rotary_tables
+from buddygpt.model.visibility import Visibility
 
 CACHE = "cache" if "cache" in {f.name for f in fields(BaseModelOutputWithPast)} else "past_key_values"
 """What transformers calls a cache in a model's output and hands back to it; the name changed within version 5."""
@@ -55,9 +56,13 @@ class BuddyGPTPreTrainedModel(PreTrainedModel):
     config_class = BuddyGPTConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _supports_sdpa = True
+    _can_set_attn_implementation_cached_value = True
     _no_split_modules = ["DecoderLayer"]
     _skip_keys_device_placement = ["past_key_values"]
+
+    def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **kwargs: Any) -> str:
+        """transformers' seam: backends are ours to choose, at each call, for its device, type and shape."""
+        return check_name(attn_implementation)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -20,9 +20,10 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Same shape and type as `x`."""
-        y = nn.functional.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps)
-        return y.to(x.dtype)
+        """Same shape; under autocast in its type, so that no matrix product behind has to cast again."""
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        return nn.functional.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(dtype)
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, eps={self.eps}"

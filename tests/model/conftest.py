@@ -19,6 +19,10 @@ VARIANTS = {
         "attention_kind": "mla", "num_attention_heads": 4, "q_lora_rank": 8, "kv_lora_rank": 8,
         "qk_rope_head_dim": 4, "qk_nope_head_dim": 8, "v_head_dim": 12, "intermediate_size": 48,
     },
+    "mla-wide": {
+        "attention_kind": "mla", "num_attention_heads": 4, "q_lora_rank": 8, "kv_lora_rank": 24,
+        "qk_rope_head_dim": 4, "qk_nope_head_dim": 8, "v_head_dim": 16, "intermediate_size": 48,
+    },
     "mla-moe": {
         "attention_kind": "mla", "num_attention_heads": 4, "q_lora_rank": 8, "kv_lora_rank": 8,
         "qk_rope_head_dim": 4, "qk_nope_head_dim": 8, "v_head_dim": 8, "mlp_kind": "moe", "n_routed_experts": 4,

@@ -5,10 +5,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
+from buddygpt.model.attention.mla import MLAttention
 from buddygpt.model.modeling import CACHE
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.shipped import shipped_recipes
 
+pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without")
 PARAMETERS = {
     "0.1b": 158_974_464,
     "0.3b": 381_900_800,
@@ -24,7 +26,11 @@ def test_parameters_of_the_family(name):
     assert model.num_parameters() == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "eager"])
+CPU_BACKENDS = ["sdpa", "eager", "flex_attention"]
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@torch.no_grad()
 def test_the_future_is_never_seen(make, variant, backend):
     model = make(variant, attn_implementation=backend)
     ids = torch.randint(97, (2, 24))
@@ -38,12 +44,56 @@ def test_the_future_is_never_seen(make, variant, backend):
         assert not torch.allclose(before[:, t:], after[:, t:])
 
 
-def test_eager_and_sdpa_agree(make, variant):
+@torch.no_grad()
+def test_backends_agree(make, variant):
     ids = torch.randint(97, (2, 24))
     mask = torch.ones_like(ids)
     mask[0, :5] = 0
-    sdpa, eager = (make(variant, attn_implementation=b)(ids, attention_mask=mask).logits for b in ("sdpa", "eager"))
-    torch.testing.assert_close(sdpa[mask.bool()], eager[mask.bool()], rtol=1e-4, atol=1e-4)
+    found = [make(variant, attn_implementation=b)(ids, attention_mask=mask).logits[mask.bool()] for b in CPU_BACKENDS]
+    for other in found[1:]:
+        torch.testing.assert_close(found[0], other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("variant", ["mla", "mla-wide", "mla-moe"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_expanded_and_absorbed_products_agree(make, variant, padded, monkeypatch):
+    """The two orders of MLA's products, over 30 tokens fed as 13, 1 and 16, and in one piece."""
+    model = make(variant)
+    ids, mask = torch.randint(97, (2, 30)), torch.ones(2, 30, dtype=torch.long)
+    if padded:
+        mask[0, :5] = 0
+    found = []
+    for absorbed in (True, False):
+        monkeypatch.setattr(MLAttention, "_is_absorbed", lambda *a, absorbed=absorbed: absorbed)
+        found.append(model(ids, attention_mask=mask).logits)
+        parts, cache, fed = [], None, 0
+        for piece in ids.split([13, 1, 16], dim=1):
+            fed += piece.shape[1]
+            out = model(piece, attention_mask=mask[:, :fed], use_cache=True, cache=cache)
+            cache = out[CACHE]
+            parts.append(out.logits)
+        found.append(torch.cat(parts, dim=1))
+    real = mask.bool()
+    for other in found[1:]:
+        torch.testing.assert_close(found[0][real], other[real], rtol=1e-4, atol=1e-4)
+
+
+def test_which_order_of_products_is_taken(make):
+    """A narrow latent is cheaper to look at always; a wide one only where few queries meet many keys."""
+    narrow, wide = (make(v).model.layers[0].self_attn for v in ("mla", "mla-wide"))
+    assert narrow._is_absorbed(1024, 1024)
+    assert narrow._is_absorbed(1024, 1)
+    assert not wide._is_absorbed(1024, 1024)
+    assert wide._is_absorbed(1024, 1)
+
+
+@pytest.mark.parametrize("variant", ["mla", "mla-wide", "mla-moe"])
+def test_the_cache_holds_latents_and_rotary_keys_alone(make, variant):
+    model = make(variant)
+    c = model.config
+    cache = model(torch.randint(97, (2, 30)), use_cache=True)[CACHE]
+    for layer in cache.layers:
+        assert layer.keys.numel() + layer.values.numel() == 2 * 30 * (c.kv_lora_rank + c.qk_rope_head_dim)
 
 
 @pytest.mark.parametrize("name", ["cache", "past_key_values"])
@@ -59,8 +109,10 @@ def test_cached_equals_full(make, variant, name):
     torch.testing.assert_close(torch.cat(parts, dim=1), full, rtol=1e-4, atol=1e-4)
 
 
-def test_packed_documents_are_as_if_alone(make, variant):
-    model = make(variant)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@torch.no_grad()
+def test_packed_documents_are_as_if_alone(make, variant, backend):
+    model = make(variant, attn_implementation=backend)
     a, b = torch.randint(97, (1, 11)), torch.randint(97, (1, 9))
     documents = torch.tensor([[0] * 11 + [1] * 9])
     positions = torch.cat((torch.arange(11), torch.arange(9)))[None]
@@ -80,7 +132,7 @@ def test_documents_are_found_where_positions_start_again(make):
     assert torch.equal(found, model(ids, position_ids=positions, document_ids=documents).logits)
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "eager"])
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_generation_with_left_padding_equals_each_prompt_alone(make, variant, backend):
     model = make(variant, attn_implementation=backend)
     prompts = [torch.randint(97, (n,)) for n in (3, 9, 6)]

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from buddygpt.model.configuration import BuddyGPTConfig
-from buddygpt.model.flash import Visibility, attend
+from buddygpt.model.flash import attend
 from buddygpt.model.norm import RMSNorm
 from buddygpt.model.rope import RotaryEmbedding
+from buddygpt.model.visibility import Visibility
 
 
 class GQAttention(nn.Module):
@@ -24,9 +25,8 @@ class GQAttention(nn.Module):
 
     def __init__(self, config: BuddyGPTConfig, layer_idx: int):
         super().__init__()
-        self.layer_idx = layer_idx
+        self.config, self.layer_idx = config, layer_idx
         self.head_dim = config.rotary_dim
-        self.backend = str(config._attn_implementation)
         heads, kv_heads, bias = config.num_attention_heads, config.num_key_value_heads, config.attention_bias
         self.q_proj = nn.Linear(config.hidden_size, heads * self.head_dim, bias=bias)
         self.k_proj = nn.Linear(config.hidden_size, kv_heads * self.head_dim, bias=bias)
@@ -48,5 +48,5 @@ class GQAttention(nn.Module):
         k_BKSD = self.rotary_emb(k_BKTD, cos_BTD, sin_BTD)
         if cache is not None:
             k_BKSD, v_BKSD = cache.update(k_BKSD, v_BKSD, self.layer_idx)
-        y_BHTD = attend(q_BHTD, k_BKSD, v_BKSD, visible, self.head_dim**-0.5, self.backend)
+        y_BHTD = attend(q_BHTD, k_BKSD, v_BKSD, visible, self.head_dim**-0.5, self.config._attn_implementation)
         return self.o_proj(y_BHTD.transpose(1, 2).flatten(2))

@@ -13,7 +13,7 @@ from transformers.cache_utils import Cache
 from buddygpt.model.configuration import BuddyGPTConfig
 from buddygpt.model.flash import Visibility, attend
 from buddygpt.model.norm import RMSNorm
-from buddygpt.model.rope import RotaryEmbedding
+from buddygpt.model.rope import RotaryEmbedding, softmax_factor
 
 LATENT_EPS = 1e-6
 """Of the latent norms: the value that DeepSeek-V3's code has, whatever the other norms use."""
@@ -29,7 +29,7 @@ class MLAttention(nn.Module):
 
     def __init__(self, config: BuddyGPTConfig, layer_idx: int):
         super().__init__()
-        self.layer_idx = layer_idx
+        self.config, self.layer_idx = config, layer_idx
         self.heads, self.rank = config.num_attention_heads, config.kv_lora_rank
         self.nope, self.rope, self.value = config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim
         self.backend = str(config._attn_implementation)
@@ -61,5 +61,6 @@ class MLAttention(nn.Module):
         k_BHSD = torch.cat((k_nope, k_rope_B1SD.expand(-1, self.heads, -1, -1)), dim=-1)
         q_BHTD = torch.cat((q_nope, q_rope), dim=-1)
         # The scale comes from the whole query width, plain and rotary part together.
-        y_BHTD = attend(q_BHTD, k_BHSD, v_BHSD, visible, (self.nope + self.rope) ** -0.5, self.backend)
+        scale = (self.nope + self.rope) ** -0.5 * softmax_factor(self.config.rope_parameters)
+        y_BHTD = attend(q_BHTD, k_BHSD, v_BHSD, visible, scale, self.backend)
         return self.o_proj(y_BHTD.transpose(1, 2).flatten(2))

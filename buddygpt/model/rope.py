@@ -78,7 +78,7 @@ def yarn(parameters: Parameters, dim: int, position_ids_BT: Tensor) -> tuple[Ten
 
 
 def _mscale(factor: float, weight: float) -> float:
-    """YaRN's `sqrt(1/t)` (equation 22), with DeepSeek-V2's weight of the logarithm."""
+    """YaRN's `sqrt(1/t)` (section 3.4), with DeepSeek-V2's weight of the logarithm."""
     return 0.1 * weight * math.log(factor) + 1.0
 
 

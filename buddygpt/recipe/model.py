@@ -155,7 +155,7 @@ class YarnRope(Rotary):
 
 
 class Llama3Rope(Rotary):
-    """Llama 3.1's scaling (arXiv 2407.21783; Meta's code): long wavelengths interpolated, short ones kept."""
+    """Llama 3.1's scaling (Meta's code; the model: arXiv 2407.21783): long waves interpolated, short ones kept."""
 
     kind: Literal["llama3"]
     """Scaling by wavelength."""

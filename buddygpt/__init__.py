@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM, BuddyGPTModel
+    from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM, BuddyGPTModel, extend
     from buddygpt.recipe.loader import load_recipe
 
 __version__ = "0.1.0"
-__all__ = ["BuddyGPTConfig", "BuddyGPTForCausalLM", "BuddyGPTModel", "__version__", "load_recipe"]
+__all__ = ["BuddyGPTConfig", "BuddyGPTForCausalLM", "BuddyGPTModel", "__version__", "extend", "load_recipe"]
 
 _HOMES = {
+    "extend": "buddygpt.model",
     "load_recipe": "buddygpt.recipe.loader",
     "BuddyGPTConfig": "buddygpt.model",
     "BuddyGPTModel": "buddygpt.model",

@@ -41,18 +41,27 @@ class BuddyGPTConfig(PreTrainedConfig):
     has_no_defaults_at_init = True  # config.json holds every field, so a later default changes no old model
 
     def __init__(self, **kwargs: Any):
+        if kwargs.get("rope_scaling") is not None:
+            raise ValueError("rope_scaling: is called rope_parameters here, and holds rope_type and rope_theta too")
         given = {k: v for k, v in kwargs.items() if v is not None}
-        defaults = _defaults_for(given)
-        try:
-            flat = flatten(ModelSection.model_validate(unflatten(defaults | given)))
-        except ValidationError as error:
-            raise ValueError("; ".join(map(_told, error.errors(include_url=False)))) from None
-        super().__init__(**(kwargs | flat))
+        super().__init__(**(kwargs | checked(_defaults_for(given) | given)))
 
     @classmethod
     def from_recipe(cls, recipe: Recipe, **kwargs: Any) -> BuddyGPTConfig:
         """The config of a recipe's model; further fields, such as token ids, by keyword."""
         return cls(**flatten(recipe.model), **kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As transformers has it, but a length or scaling given by keyword passes the same checks as the file's."""
+        given = {k: kwargs.pop(k, None) for k in ("max_position_embeddings", "rope_parameters")}
+        return super().from_dict(config_dict | {k: v for k, v in given.items() if v is not None}, **kwargs)
+
+    def _validate_ntk_rope_parameters(self, rope_parameters: Any, ignore_keys: Any = None) -> None:
+        """transformers' hook; it does not know the name, and `ModelSection` has checked the fields."""
+
+    def _validate_dynamic_rope_parameters(self, rope_parameters: Any, ignore_keys: Any = None) -> None:
+        """transformers' hook; it would warn of the original length, which it takes from elsewhere."""
 
     @property
     def rotary_dim(self) -> int:
@@ -62,10 +71,24 @@ class BuddyGPTConfig(PreTrainedConfig):
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
 
+def checked(fields: dict[str, Any]) -> dict[str, Any]:
+    """Flat fields after `ModelSection`'s checks, defaults filled in, other keys left out.
+
+    Raises:
+        ValueError: the geometry cannot be; the message names the field.
+    """
+    try:
+        return flatten(ModelSection.model_validate(unflatten(fields)))
+    except ValidationError as error:
+        raise ValueError("; ".join(map(_told, error.errors(include_url=False)))) from None
+
+
 def _told(fault: Any) -> str:
     """One of pydantic's faults under the flat name of its field."""
     cause = fault.get("ctx", {}).get("error")
     place = getattr(cause, "key", None) or ".".join(map(str, fault["loc"]))
+    if fault["type"] == "union_tag_invalid":
+        return f"{place}: '{fault['ctx']['tag']}' is unknown; one of {fault['ctx']['expected_tags']}"
     return f"{place.rpartition('.')[2]}: {cause or fault['msg']}"
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from buddygpt.recipe.base import Count, FieldError, Number, Section
 
 Positive = Annotated[Count, Field(gt=0)]
+Factor = Annotated[Number, Field(ge=1)]
 
 
 class GQA(Section):
@@ -78,18 +79,117 @@ class MoE(Section):
     """Factor on the sum of the routed experts."""
 
 
-class DefaultRope(Section):
-    """Rotary position embedding without scaling (RoFormer, arXiv 2104.09864, section 3.4.2)."""
+class Rotary(Section):
+    """What rotary positions have under every scaling."""
 
-    kind: Literal["default"] = "default"
-    """No scaling."""
     rope_theta: Annotated[Number, Field(gt=1)] = 10_000.0
     """Base of the rotary frequencies."""
 
 
+class DefaultRope(Rotary):
+    """Rotary position embedding without scaling (RoFormer, arXiv 2104.09864, section 3.4.2)."""
+
+    kind: Literal["default"] = "default"
+    """No scaling."""
+
+
+class LinearRope(Rotary):
+    """Position interpolation (arXiv 2306.15595, section 2.3): every position is divided by the factor."""
+
+    kind: Literal["linear"]
+    """Every frequency divided by the factor."""
+    factor: Factor
+    """Longest context over the length before the scaling."""
+
+
+class NTKRope(Rotary):
+    """NTK-aware scaling (YaRN, arXiv 2309.00071, section 3.1): the base grows to theta x factor^(D / (D - 2))."""
+
+    kind: Literal["ntk"]
+    """A raised base: the highest frequency stays, the lowest is divided by the factor."""
+    factor: Factor
+    """Longest context over the length before the scaling."""
+
+
+class DynamicRope(Rotary):
+    """Dynamic NTK scaling (arXiv 2309.00071, section 3.3): the base grows with the sequence, once it is too long."""
+
+    kind: Literal["dynamic"]
+    """No scaling up to the original length; beyond it the base grows with the longest sequence of the call."""
+    factor: Factor
+    """How fast the base grows: theta x (factor x length / original - factor + 1)^(D / (D - 2))."""
+    original_max_position_embeddings: Positive | None = None
+    """Length before the scaling; max_position_embeddings where left out."""
+
+
+class YarnRope(Rotary):
+    """YaRN (arXiv 2309.00071, section 3.4): low frequencies interpolated, high ones kept, attention sharpened."""
+
+    kind: Literal["yarn"]
+    """Scaling by frequency, with a temperature."""
+    factor: Factor
+    """Longest context over the length before the scaling."""
+    original_max_position_embeddings: Positive
+    """Length before the scaling."""
+    beta_fast: Annotated[Number, Field(gt=0)] = 32.0
+    """Dimensions with more turns than this over the original length keep their frequency."""
+    beta_slow: Annotated[Number, Field(gt=0)] = 1.0
+    """Dimensions with fewer turns than this over the original length are interpolated in full."""
+    attention_factor: Annotated[Number, Field(gt=0)] | None = None
+    """Factor on cos and sin; 0.1 ln(factor) + 1, or the ratio of the two mscales, where left out."""
+    mscale: Annotated[Number, Field(ge=0)] | None = None
+    """Weight of ln(factor) above the line of that ratio; 0 is off. Where left out, MLA has 1 and GQA is without."""
+    mscale_all_dim: Annotated[Number, Field(ge=0)] | None = None
+    """The weight below the line; its square sharpens all of MLA's logits. Left out as mscale; 0 is off."""
+    truncate: bool = True
+    """Round the bounds of the ramp between the betas to whole dimensions."""
+
+    @model_validator(mode="after")
+    def _ramp(self) -> YarnRope:
+        if self.beta_fast < self.beta_slow:
+            raise FieldError("beta_fast", f"{self.beta_fast:g} is below beta_slow {self.beta_slow:g}; swap them")
+        if (self.mscale is None) != (self.mscale_all_dim is None):
+            lone, other = ("mscale", "mscale_all_dim") if self.mscale_all_dim is None else ("mscale_all_dim", "mscale")
+            raise FieldError(lone, f"means nothing without {other}; give both or neither")
+        return self
+
+
+class Llama3Rope(Rotary):
+    """Llama 3.1's scaling (Meta's code; the model: arXiv 2407.21783): long waves interpolated, short ones kept."""
+
+    kind: Literal["llama3"]
+    """Scaling by wavelength."""
+    factor: Factor
+    """Divisor of the low frequencies."""
+    original_max_position_embeddings: Positive
+    """Length before the scaling."""
+    low_freq_factor: Annotated[Number, Field(gt=0)] = 1.0
+    """Wavelengths above original length / this are divided by the factor."""
+    high_freq_factor: Annotated[Number, Field(gt=0)] = 4.0
+    """Wavelengths below original length / this stay; between the two, a smooth passage."""
+
+    @model_validator(mode="after")
+    def _passage(self) -> Llama3Rope:
+        if self.high_freq_factor <= self.low_freq_factor:
+            raise FieldError(
+                "high_freq_factor",
+                f"{self.high_freq_factor:g} must be greater than low_freq_factor {self.low_freq_factor:g}",
+            )
+        return self
+
+
+def _kind_of_rope(value: Any) -> Any:
+    """A section without a kind and without a scaling's factor is one without scaling."""
+    return {"kind": "default"} | value if isinstance(value, dict) and "factor" not in value else value
+
+
 Attention = Annotated[GQA | MLA, Field(discriminator="kind")]
 Mlp = Annotated[Dense | MoE, Field(discriminator="kind")]
-Rope = DefaultRope
+Rope = Annotated[
+    DefaultRope | LinearRope | NTKRope | DynamicRope | YarnRope | Llama3Rope,
+    Field(discriminator="kind"),
+    BeforeValidator(_kind_of_rope),
+]
 
 
 class ModelSection(Section):
@@ -141,7 +241,34 @@ class ModelSection(Section):
                 "mlp.num_experts_per_tok",
                 f"{self.mlp.num_experts_per_tok} experts for each token, but only {self.mlp.n_routed_experts} exist",
             )
+        self._scaling()
         return self
+
+    def _scaling(self) -> None:
+        """What a scaling of the rotary positions needs from the other fields."""
+        rope, longest = self.rope, self.max_position_embeddings
+        original = getattr(rope, "original_max_position_embeddings", None) or longest
+        if original > longest:
+            raise FieldError(
+                "rope.original_max_position_embeddings",
+                f"{original} tokens before the scaling, but max_position_embeddings is only {longest}",
+            )
+        # Llama 3.1 itself has 8 x 8192 < 131072, and dynamic NTK has no end; YaRN's ramp ends at factor x original.
+        if isinstance(rope, YarnRope) and rope.factor * original < longest * (1 - 1e-6):
+            raise FieldError(
+                "rope.factor",
+                f"{rope.factor:g} x {original} tokens do not reach max_position_embeddings {longest}; "
+                f"at least {longest / original:g} does",
+            )
+        if isinstance(rope, NTKRope | DynamicRope) and self.rotary_dim <= 2:
+            raise FieldError("rope.kind", f"{rope.kind} needs a rotary width above 2, not {self.rotary_dim}")
+
+    @property
+    def rotary_dim(self) -> int:
+        """Width of the part of a query or key head that RoPE turns."""
+        if isinstance(self.attention, MLA):
+            return self.attention.qk_rope_head_dim
+        return self.attention.head_dim or self.hidden_size // self.attention.num_attention_heads
 
 
 VARIANTS: dict[str, tuple[type[Section], ...]] = {"attention": (GQA, MLA), "mlp": (Dense, MoE)}
@@ -154,9 +281,23 @@ def flatten(model: ModelSection) -> dict[str, Any]:
         fields = getattr(model, name).model_dump()
         flat[f"{name}_kind"] = fields.pop("kind")
         flat |= fields
-    rope = model.rope.model_dump()
-    flat["rope_parameters"] = {"rope_type": rope.pop("kind"), **rope}
+    flat["rope_parameters"] = _rope_parameters(model)
     return flat
+
+
+def _rope_parameters(model: ModelSection) -> dict[str, Any]:
+    """transformers' `rope_parameters`, with every default that hangs on another field spelt out.
+
+    YaRN sharpens attention by turning longer queries and keys (section 3.4, the factor on cos and sin). Of MLA's heads
+    that would reach the rotary part alone; both mscales at 1 leave cos and sin and sharpen the whole logits, as
+    DeepSeek-V3 does.
+    """
+    rope = model.rope.model_dump(exclude_none=True)
+    if isinstance(model.rope, DynamicRope):
+        rope.setdefault("original_max_position_embeddings", model.max_position_embeddings)
+    if isinstance(model.rope, YarnRope) and isinstance(model.attention, MLA) and "attention_factor" not in rope:
+        rope = {"mscale": 1.0, "mscale_all_dim": 1.0} | rope
+    return {"rope_type": rope.pop("kind"), **rope}
 
 
 def unflatten(flat: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from transformers.cache_utils import Cache
 from buddygpt.model.configuration import BuddyGPTConfig
 from buddygpt.model.flash import attend
 from buddygpt.model.norm import RMSNorm
-from buddygpt.model.rope import RotaryEmbedding
+from buddygpt.model.rope import RotaryEmbedding, softmax_factor
 from buddygpt.model.visibility import Visibility
 
 LATENT_EPS = 1e-6
@@ -37,8 +37,6 @@ class MLAttention(nn.Module):
         self.config, self.layer_idx = config, layer_idx
         self.heads, self.rank = config.num_attention_heads, config.kv_lora_rank
         self.nope, self.rope, self.value = config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim
-        # The scale comes from the whole query width, plain and rotary part together, in either order of products.
-        self.scale = (self.nope + self.rope) ** -0.5
         self.rope_emb = RotaryEmbedding()
         self.q_down_proj = nn.Linear(config.hidden_size, config.q_lora_rank, bias=False)
         self.q_down_layernorm = RMSNorm(config.q_lora_rank, LATENT_EPS)
@@ -65,6 +63,11 @@ class MLAttention(nn.Module):
         compute = self._absorbed if self._is_absorbed(k_B1SD.shape[-2], x_BTC.shape[1]) else self._expanded
         y_BHTD = compute(q_nope, q_rope, k_B1SD, visible)
         return self.o_proj(y_BHTD.transpose(1, 2).flatten(2))
+
+    @property
+    def scale(self) -> float:
+        """From the whole query width, plain and rotary part together, in either order of products."""
+        return (self.nope + self.rope) ** -0.5 * softmax_factor(self.config.rope_parameters)
 
     def _is_absorbed(self, keys: int, queries: int) -> bool:
         """Whether absorbing takes fewer operations: it spells out queries, expanding spells out keys."""

@@ -19,7 +19,7 @@ from buddygpt.recipe.geometry import (
     head_widths,
     mlp_matrices,
 )
-from buddygpt.recipe.model import GQA, ModelSection, MoE, unflatten
+from buddygpt.recipe.model import GQA, MLA, ModelSection, MoE, unflatten
 from buddygpt.recipe.pretrain import PretrainSection
 
 FP32 = 4
@@ -156,7 +156,12 @@ def activation_bytes(
     """
     layer = _layer_bytes(model, rows, precision)
     width, layers = model.hidden_size, model.num_hidden_layers
-    ends = {"last norm": rows * _norm_bytes(width), "token ids": rows * INDEX}
+    rotary = model.attention.qk_rope_head_dim if isinstance(model.attention, MLA) else head_widths(model)[0]
+    ends = {
+        "last norm": rows * _norm_bytes(width),
+        "token ids": rows * INDEX,
+        "rotary angles": rows * 2 * FP32 * rotary,
+    }
     if checkpointing:
         return {"layer inputs": layers * rows * FP32 * width, "one layer": sum(layer.values())} | ends
     return {part: layers * count for part, count in layer.items()} | ends
@@ -189,14 +194,15 @@ def _attention_bytes(model: ModelSection, size: int) -> int:
     """One token's inputs of the projections, queries, keys, values, output and the softmax's log-sum."""
     attention, width = model.attention, model.hidden_size
     heads, (key, value) = attention.num_attention_heads, head_widths(model)
-    fused = heads * (size * value + FP32)
+    output = heads * (size * value + FP32)
     if isinstance(attention, GQA):
         queries, shared = heads * key, attention.num_key_value_heads * key
         norms = sum(_norm_bytes(key) * n for n in (heads, attention.num_key_value_heads)) if attention.qk_norm else 0
-        return _input_bytes(width, 3, size) + size * (queries + 2 * shared) + fused + norms
+        return _input_bytes(width, 3, size) + size * (queries + 2 * shared) + output + norms
     latents = sum(_norm_bytes(rank) + size * rank for rank in (attention.q_lora_rank, attention.kv_lora_rank))
     keys_values = heads * (attention.qk_nope_head_dim + value)
-    return _input_bytes(width, 2, size) + latents + size * (2 * heads * key + keys_values) + fused
+    again = size * heads * value  # its output comes head by head, so that o_proj reads a copy
+    return _input_bytes(width, 2, size) + latents + size * (2 * heads * key + keys_values) + output + again
 
 
 def _mlp_bytes(model: ModelSection, size: int) -> int:

@@ -55,7 +55,7 @@ class Flops:
 
     @property
     def training(self) -> float:
-        """Forward and backward. The loss makes the head's gradients in its forward pass; they are in `backward` here."""
+        """Forward and backward; the head's gradients count as backward, though the loss makes them in its forward pass."""
         return self.forward + self.backward
 
 

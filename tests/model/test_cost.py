@@ -6,7 +6,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 from buddygpt.model.cost import (
-    activation_bytes, as_section, cache_bytes, count_flops, loss_bytes, training_memory,
+    activation_bytes,
+    as_section,
+    cache_bytes,
+    count_flops,
+    loss_bytes,
+    training_memory,
 )  # fmt: skip
 from buddygpt.model.loss import CHUNK_BYTES
 from buddygpt.model.modeling import CACHE

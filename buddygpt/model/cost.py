@@ -55,7 +55,7 @@ class Flops:
 
     @property
     def training(self) -> float:
-        """Forward and backward; the head's gradients count as backward, though the loss makes them in its forward pass."""
+        """Forward and backward. The head's gradients count as backward; the loss makes them in its forward pass."""
         return self.forward + self.backward
 
 

@@ -10,6 +10,7 @@ import typer
 
 from buddygpt.cli import options
 from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.geometry import remarks, size_line
 from buddygpt.recipe.reference import json_schema
 from buddygpt.recipe.runs import dump_yaml
 from buddygpt.recipe.shipped import find_recipe, shipped_recipes, summary
@@ -58,9 +59,12 @@ def copy(recipe: options.RecipeArgument, target: Annotated[Path, typer.Argument(
 
 @app.command()
 def check(recipe: options.RecipeArgument, set_: options.SetOption = None) -> None:
-    """Check a recipe: every fault with its line, or 'ok'."""
+    """Check a recipe: every fault with its line, or 'ok', its size and what its geometry costs."""
     checked = options.read_recipe(recipe, set_)
     typer.echo(f"ok: {checked.name}, digest {checked.digest()}")
+    typer.echo(size_line(checked.model))
+    for remark in remarks(checked.model):
+        typer.echo(f"! {remark}")
 
 
 @app.command()

@@ -9,15 +9,16 @@ from buddygpt.data.sources import find_files
 from buddygpt.events import Caution, Emit, Note, Table
 from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.data import DemoSource, FilesSource, HubSource, source_name
+from buddygpt.recipe.geometry import count_parameters, remarks
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
 from buddygpt.training import checkpoints
-from buddygpt.training.facts import checkpoint_bytes, model_rows, outline, training_rows, untrainable
+from buddygpt.training.facts import checkpoint_bytes, memory_rows, model_rows, outline, training_rows, untrainable
 from buddygpt.training.setup import accumulation_steps, check_precision, find_device
 
 
 def run(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> None:
-    """Tell sizes, tokens, steps, device, kernels, data and folders.
+    """Tell sizes, tokens, steps, device, kernels, memory, data, folders, and what the geometry costs.
 
     Raises:
         BuddyError: pretraining would stop for the same reason.
@@ -30,13 +31,14 @@ def run(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> None:
     accumulation = accumulation_steps(section, device.processes)
     model = outline(recipe)
     emit(Table(recipe.name, ("", ""), tuple(model_rows(recipe, model))))
-    emit(Table("training", ("", ""), tuple(training_rows(recipe, model, device, accumulation))))
+    emit(Table("training", ("", ""), tuple(training_rows(recipe, device, accumulation))))
+    emit(Table("memory", ("", ""), tuple(memory_rows(recipe, device))))
     emit(Table("data", ("source", "weight", "what"), tuple(_source_rows(recipe))))
     local = not any(isinstance(source, HubSource) for source in recipe.data.sources)
     prepared = find_prepared(recipe, cache) if local else None  # a hub would have to be asked
     emit(Note(f"data: {f'prepared, {prepared.path}' if prepared else f'below {cache}'}"))
     saves = -(-section.steps // section.save_every)
-    disk = spell_bytes(checkpoint_bytes(model.num_parameters()))
+    disk = spell_bytes(checkpoint_bytes(count_parameters(recipe.model).total))
     emit(
         Note(
             f"checkpoints: {saves:,}, one every {section.save_every:,} steps, the newest {section.keep_checkpoints} "
@@ -44,6 +46,8 @@ def run(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> None:
         )
     )
     emit(Note(f"run: {run.path}{_state(run)}"))
+    for remark in remarks(recipe.model):
+        emit(Caution(str(remark)))
     if reason := untrainable(recipe):
         emit(Caution(reason))
     emit(Note("nothing was written"))

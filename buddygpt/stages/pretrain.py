@@ -24,12 +24,13 @@ from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.data import DemoSource, source_name
 from buddygpt.recipe.errors import BuddyError, is_disk_full
+from buddygpt.recipe.geometry import count_parameters
 from buddygpt.recipe.runs import Run, dump_yaml, free_bytes, write_atomically
 from buddygpt.recipe.schema import Recipe
 from buddygpt.report.page import Report, load_rows, write_report
 from buddygpt.training import checkpoints
 from buddygpt.training.callbacks import Brake, Meter, Samples, Seal
-from buddygpt.training.facts import checkpoint_bytes, model_rows, outline, training_rows, untrainable
+from buddygpt.training.facts import checkpoint_bytes, memory_rows, model_rows, training_rows, untrainable
 from buddygpt.training.setup import (
     accumulation_steps,
     check_precision,
@@ -112,7 +113,8 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     built_with = versions()
     facts = {
         "model": model_rows(recipe, model),
-        "training": training_rows(recipe, model, device, accumulation),
+        "training": training_rows(recipe, device, accumulation),
+        "memory": memory_rows(recipe, device),
         "data": [(name, f"{epochs:.2f} epochs") for name, epochs in windows.epochs().items()]
         + [("shards", prepared.path.name)],
         "versions": list(built_with.items()),
@@ -198,7 +200,7 @@ def _check_same_text(start: Path, prepared: Prepared) -> None:
 def _check_space(recipe: Recipe, folder: Path) -> None:
     """See that the checkpoints that will lie on disk at once fit: weights and two moments, in fp32."""
     assert recipe.pretrain is not None
-    parameters = outline(recipe).num_parameters()
+    parameters = count_parameters(recipe.model).total
     kept = recipe.pretrain.keep_checkpoints + 1  # the new one is whole before the oldest goes
     need = kept * checkpoint_bytes(parameters) + 4 * parameters
     free = free_bytes(folder)
@@ -250,7 +252,11 @@ def _prompts(recipe: Recipe) -> list[str]:
 
 def _tell_plan(recipe: Recipe, facts: Any, baseline: dict[str, float], windows: TrainingWindows, emit: Emit) -> None:
     emit(
-        Table(recipe.name, ("", ""), tuple(row for heading in ("model", "training", "data") for row in facts[heading]))
+        Table(
+            recipe.name,
+            ("", ""),
+            tuple(row for heading in ("model", "training", "memory", "data") for row in facts[heading]),
+        )
     )
     for name, bits in baseline.items():
         emit(Note(f"a 5-gram Kneser-Ney model of the same text needs {bits:.3f} bits per character of {name}"))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
-from buddygpt.recipe.base import spell
-from buddygpt.recipe.model import GQA, MoE
+from buddygpt.model.cost import cache_bytes, count_flops, training_memory
+from buddygpt.recipe.base import spell, spell_bytes
+from buddygpt.recipe.geometry import count_parameters, native_architecture
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.schema import Recipe
 from buddygpt.training.setup import Device
@@ -30,50 +31,42 @@ def outline(recipe: Recipe) -> BuddyGPTForCausalLM:
         return BuddyGPTForCausalLM(BuddyGPTConfig.from_recipe(recipe))
 
 
-def active_parameters(recipe: Recipe, model: BuddyGPTForCausalLM) -> int:
-    """Parameters that one token passes: all but the experts that are not chosen for it."""
-    mlp = recipe.model.mlp
-    if not isinstance(mlp, MoE):
-        return model.num_parameters()
-    expert = 3 * recipe.model.hidden_size * mlp.moe_intermediate_size
-    idle = mlp.n_routed_experts - mlp.num_experts_per_tok
-    return model.num_parameters() - recipe.model.num_hidden_layers * idle * expert
-
-
-def training_flops(recipe: Recipe, model: BuddyGPTForCausalLM, length: int) -> int:
-    """Floating-point operations that one token of training takes, forward and backward.
-
-    Six for each weight that a matrix product uses (PaLM, arXiv 2204.02311, appendix B), and the causal scores of a
-    window of `length` tokens; recomputation is not counted.
-    """
-    embedding = 0 if recipe.model.tie_word_embeddings else recipe.model.vocab_size * recipe.model.hidden_size
-    attention = recipe.model.attention
-    if isinstance(attention, GQA):
-        key = value = attention.head_dim or recipe.model.hidden_size // attention.num_attention_heads
-    else:
-        key, value = attention.qk_rope_head_dim + attention.qk_nope_head_dim, attention.v_head_dim
-    scores = 3 * recipe.model.num_hidden_layers * attention.num_attention_heads * (key + value) * length
-    return 6 * (active_parameters(recipe, model) - embedding) + scores
-
-
 def model_rows(recipe: Recipe, model: BuddyGPTForCausalLM) -> Rows:
     """Size and shape."""
-    total, embedding = model.num_parameters(), recipe.model.vocab_size * recipe.model.hidden_size
-    active = active_parameters(recipe, model)
+    parameters = count_parameters(recipe.model)
+    total = parameters.total
     rows = [("parameters", f"{total:,}")]
-    if active != total:
-        rows.append(("active for a token", f"{active:,}"))
+    if parameters.idle:
+        rows.append(("active for a token", f"{parameters.active:,}"))
     rows += [
-        ("of which embedding", f"{embedding:,} ({embedding / total:.0%})"),
+        ("of which embedding", f"{parameters.embedding:,} ({parameters.embedding / total:.0%})"),
         ("layers x width", f"{recipe.model.num_hidden_layers} x {recipe.model.hidden_size}"),
         ("vocabulary", f"{recipe.model.vocab_size:,}"),
         ("feed-forward", recipe.model.mlp.kind),
         ("attention", f"{recipe.model.attention.kind}, computed by {model.config._attn_implementation}"),
+        ("native architecture", native_architecture(recipe.model) or "none"),
     ]
     return rows
 
 
-def training_rows(recipe: Recipe, model: BuddyGPTForCausalLM, device: Device, accumulation: int) -> Rows:
+def memory_rows(recipe: Recipe, device: Device) -> Rows:
+    """Bytes on each device by part, and of the cache when the model is used."""
+    section = recipe.pretrain
+    assert isinstance(section, PretrainSection)
+    memory = training_memory(recipe.model, section, device.kind)
+    saved = ", layers recomputed" if section.gradient_checkpointing else ""
+    return [
+        ("weights", spell_bytes(memory.weights)),
+        ("gradients", spell_bytes(memory.gradients)),
+        ("optimizer", spell_bytes(memory.optimizer)),
+        ("activations", f"{spell_bytes(memory.activations)} for {section.micro_batch_size} windows{saved}"),
+        ("loss", spell_bytes(memory.loss)),
+        ("together", f"about {spell_bytes(memory.total)} on each device"),
+        ("cache", f"{spell_bytes(cache_bytes(recipe.model))} a token in bf16"),
+    ]
+
+
+def training_rows(recipe: Recipe, device: Device, accumulation: int) -> Rows:
     """Budget, batch, optimizer, device."""
     section = recipe.pretrain
     assert isinstance(section, PretrainSection)
@@ -81,6 +74,7 @@ def training_rows(recipe: Recipe, model: BuddyGPTForCausalLM, device: Device, ac
     if device.processes > 1:
         batch += f" x {device.processes} processes"
     tokens = section.steps * section.tokens_per_batch
+    flops = count_flops(recipe.model, section.sequence_length)
     documents = "see only themselves" if section.isolate_documents else "see those before them in a window"
     return [
         ("device", str(device)),
@@ -90,7 +84,7 @@ def training_rows(recipe: Recipe, model: BuddyGPTForCausalLM, device: Device, ac
         ("tokens", f"{tokens:,} in {section.steps:,} steps"),
         ("tokens a step", f"{spell(section.tokens_per_batch)} = {batch}"),
         ("documents", documents),
-        ("operations", f"{tokens * training_flops(recipe, model, section.sequence_length):.2g} FLOP"),
+        ("operations", f"{tokens * flops.training:.2g} FLOP"),
     ]
 
 

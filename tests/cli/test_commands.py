@@ -45,9 +45,24 @@ def test_recipes(buddy, tmp_path):
     for name in shipped_recipes():
         assert buddy("recipes", "check", f"recipes/{name}.yaml").out.startswith("ok: ")
     assert buddy("recipes", "copy", "0.3b", "mine.yaml").code == 0
-    assert buddy("recipes", "check", "mine.yaml").out.split()[-1] == buddy("recipes", "check", "0.3b").out.split()[-1]
+    assert buddy("recipes", "check", "mine.yaml").out == buddy("recipes", "check", "0.3b").out
     assert buddy("recipes", "copy", "0.3b", "mine.yaml").code == 2
     assert "did you mean '0.3b-mla'" in buddy("recipes", "show", "0.3b-mle").err
+
+
+def test_a_check_tells_what_the_geometry_costs(buddy):
+    """Cautions, not faults: one line each below size and share, and exit code 0."""
+    outcome = buddy("recipes", "check", "0.1b")
+    assert outcome.code == 0
+    first, size, *told = outcome.out.splitlines()
+    assert first.startswith("ok: buddygpt-0.1b, digest ")
+    assert size == "158,974,464 parameters, 73% of them embedding; native architecture: qwen2"
+    assert len(told) == 3 and all(line.startswith("! model.") for line in told)
+    assert "head size 48" in told[0]
+    wider = buddy("recipes", "check", "0.1b", "--set", "model.attention.num_attention_heads=12", "--set",
+                  "model.attention.num_key_value_heads=4")  # fmt: skip
+    assert "head size" not in wider.out
+    assert len(buddy("recipes", "check", "tiny").out.splitlines()) == 2  # nothing to remark
 
 
 def test_what_is_made_from_the_schema_is_up_to_date():
@@ -62,6 +77,8 @@ def test_a_dry_run_tells_and_writes_nothing(buddy, tmp_path, name):
     assert outcome.code == 0, outcome.err
     assert "openbmb/Ultra-FineWeb" in outcome.out
     assert "35,0" in outcome.out
+    assert "native architecture" in outcome.out and "about" in outcome.out and "a token in bf16" in outcome.out
+    assert "! model.vocab_size: 151,669 is no multiple of 8" in outcome.out
     assert "nothing was written" in outcome.out
     assert list(tmp_path.iterdir()) == []
 

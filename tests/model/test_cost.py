@@ -1,0 +1,176 @@
+"""Counts from the config alone against the built model, torch's own counter and what autograd and optimizers hold."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
+from buddygpt.model.cost import (
+    activation_bytes,
+    as_section,
+    cache_bytes,
+    count_flops,
+    loss_bytes,
+    training_memory,
+)  # fmt: skip
+from buddygpt.model.loss import CHUNK_BYTES
+from buddygpt.model.modeling import CACHE
+from buddygpt.recipe.geometry import count_parameters
+from buddygpt.recipe.loader import load_recipe
+from buddygpt.recipe.pretrain import PretrainSection
+from buddygpt.recipe.shipped import shipped_recipes
+from buddygpt.training.optimizers import build_optimizer
+
+SHIPPED = sorted(shipped_recipes())
+OPTIMIZERS = {
+    "adamw": {"kind": "adamw", "learning_rate": 1e-3},
+    "muon": {"kind": "muon", "learning_rate": 1e-2, "adamw_learning_rate": 1e-3},
+}
+
+
+def shipped(name, **changes):
+    return load_recipe(shipped_recipes()[name]).model.model_copy(update=changes)
+
+
+def section(**changes):
+    base = {
+        "tokens": "1M", "tokens_per_batch": "1Ki", "sequence_length": 64, "micro_batch_size": 4,
+        "optimizer": OPTIMIZERS["adamw"], "schedule": {"kind": "cosine"}, "save_every": 1, "eval_every": 1,
+    }  # fmt: skip
+    return PretrainSection.model_validate(base | changes)
+
+
+def test_parameters_are_those_of_the_built_model(make, variant):
+    model = make(variant)
+    counted = count_parameters(as_section(model.config))
+    assert counted.total == model.num_parameters()
+    assert counted.embedding == model.get_input_embeddings().weight.numel()
+    assert counted.vectors == sum(p.numel() for p in model.parameters() if p.ndim == 1)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_parameters_of_shipped_recipes_are_those_of_the_built_model(name):
+    with torch.device("meta"):
+        model = BuddyGPTForCausalLM(BuddyGPTConfig.from_recipe(load_recipe(shipped_recipes()[name])))
+    assert count_parameters(shipped(name)).total == model.num_parameters()
+
+
+def counted_flops(model, length, train):
+    """What FlopCounterMode counts for a token. On a CPU it knows no fused attention: `eager` is plain products."""
+    ids = torch.randint(model.config.vocab_size, (2, length))
+    with FlopCounterMode(display=False) as counter:
+        if train:
+            model(ids, shift_labels=ids, use_cache=False).loss.backward()
+        else:
+            with torch.no_grad():
+                model(ids, use_cache=False)
+    return counter.get_total_flops() / ids.numel()
+
+
+def test_flops_are_those_that_torch_counts(make, variant):
+    model = make(variant, attn_implementation="eager")
+    flops = count_flops(model.config, 24, causal=False)
+    assert flops.forward == pytest.approx(counted_flops(model, 24, train=False), rel=0.01)
+    assert flops.training == pytest.approx(counted_flops(model.train(), 24, train=True), rel=0.01)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_flops_of_shipped_recipes_are_those_that_torch_counts(name):
+    """Their own widths; fewer layers and a smaller vocabulary."""
+    recipe = load_recipe(shipped_recipes()[name], ["model.num_hidden_layers=1"])
+    config = BuddyGPTConfig.from_recipe(recipe, attn_implementation="eager")
+    config.vocab_size = 500
+    model = BuddyGPTForCausalLM(config).train()
+    flops = count_flops(config, 32, causal=False)
+    assert flops.training == pytest.approx(counted_flops(model, 32, train=True), rel=0.01)
+
+
+def test_causal_attention_needs_half_of_the_square():
+    whole, half = count_flops(shipped("0.1b"), 1024, causal=False), count_flops(shipped("0.1b"), 1024)
+    assert half.scores == whole.scores / 2
+    assert (half.layers, half.head) == (whole.layers, whole.head)
+    assert half.training == 3 * half.forward
+
+
+@pytest.mark.parametrize(("name", "flops"), [("0.1b", 0.99e9), ("0.3b", 2.44e9), ("0.7b-moe", 2.67e9)])
+def test_training_flops_of_the_family(name, flops):
+    """Six for each weight that a product uses, and the scores of 1,024 tokens; idle experts cost nothing."""
+    assert count_flops(shipped(name), 1024).training == pytest.approx(flops, rel=0.01)
+
+
+def kept_bytes(model, precision, batch=4, length=64):
+    """Bytes that autograd keeps of a forward pass, each storage once, without the parameters themselves."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no address comes twice
+        return tensor
+
+    ids = torch.randint(model.config.vocab_size, (batch, length))
+    positions = torch.arange(length).repeat(batch, 1)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
+    ):
+        model(ids, shift_labels=ids, position_ids=positions)
+    return sum(count for count, _ in kept.values())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_activations_are_those_that_autograd_keeps(make, variant, precision, checkpointing):
+    # Values as wide as queries: torch's fused attention takes no others on a CPU and would keep every score.
+    width = {"v_head_dim": 12} if variant.startswith("mla") else {}
+    model = make(variant, hidden_size=64, num_hidden_layers=3, **width).train()
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    geometry, rows = as_section(model.config), 4 * 64
+    parts = activation_bytes(geometry, rows, precision, checkpointing)
+    parts.pop("one layer", None)  # it comes in the backward pass
+    loss = loss_bytes(geometry, rows, precision, "cpu")
+    expected = sum(parts.values()) + loss["gradient of the head"] + loss["gradient of the hidden states"]
+    assert expected == pytest.approx(kept_bytes(model, precision), rel=0.1)
+
+
+def test_checkpointing_keeps_one_whole_layer():
+    geometry = shipped("0.3b")
+    whole, saved = (activation_bytes(geometry, 8192, "bf16", on) for on in (False, True))
+    ends = ("last norm", "token ids", "rotary angles")
+    assert saved["one layer"] * 24 == sum(v for k, v in whole.items() if k not in ends)
+    assert saved["layer inputs"] == 24 * 8192 * 1024 * 4
+    assert sum(saved.values()) < sum(whole.values()) / 5
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_weights_gradients_and_moments_are_those_of_a_step(make, variant, kind):
+    model = make(variant).train()
+    recipe = section(optimizer=OPTIMIZERS[kind])
+    optimizer = build_optimizer(model, recipe.optimizer)
+    ids = torch.randint(97, (2, 16))
+    model(ids, labels=ids).loss.backward()
+    optimizer.step()
+    memory = training_memory(model.config, recipe, "cpu")
+    assert memory.weights == sum(p.nbytes for p in model.parameters())
+    assert memory.gradients == sum(p.grad.nbytes for p in model.parameters())
+    states = [o.state for o in getattr(optimizer, "pair", (optimizer,))]
+    held = [t for state in states for tensors in state.values() for t in tensors.values() if torch.is_tensor(t)]
+    assert memory.optimizer == sum(t.nbytes for t in held if t.ndim)  # without the counters of steps
+    assert memory.total == sum((memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.loss))
+
+
+def test_the_loss_stays_within_its_budget():
+    """Logits of 16 x 1,024 rows over 151,669 entries would be 14.9 GB; a chunk is half a GB."""
+    parts = loss_bytes(shipped("0.1b"), 16 * 1024)
+    assert 0.9 * CHUNK_BYTES < parts["logits of a chunk"] <= CHUNK_BYTES
+    assert parts["gradient of the head"] == 4 * 151_669 * 768
+    assert loss_bytes(shipped("0.1b"), 16 * 1024, "fp32")["head in the compute type"] == 0
+
+
+def test_cache_bytes_are_those_of_the_cache(make, variant):
+    model = make(variant).to(torch.bfloat16)
+    cache = model(torch.randint(97, (1, 10)), use_cache=True)[CACHE]
+    held = sum(t.nbytes for layer in cache.layers for t in (layer.keys, layer.values))
+    assert 10 * cache_bytes(model.config) == held

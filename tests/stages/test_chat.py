@@ -9,7 +9,7 @@ from buddygpt.data.tokenizer import train_tokenizer
 from buddygpt.events import Caution, silent
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 from buddygpt.recipe.errors import BuddyError
-from buddygpt.stages.chat import CharacterStreamer, Conversation, Sampling, find_model, load_model, open_conversation
+from buddygpt.stages.chat import Conversation, Sampling, find_model, load_model, open_conversation
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -41,32 +41,6 @@ def folder(model, tokenizer, tmp_path):
     (tmp_path / "runs" / "demo" / "recipe.yaml").write_text("schema: 1\n")
     (path.parent / "done.json").write_text("{}")
     return path
-
-
-def test_whole_characters_come_as_soon_as_their_bytes_do(tokenizer):
-    """Each byte of a rare character is a token of its own."""
-    text = "𠮷é👩🏽‍🚀好"
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    pieces = []
-    streamer = CharacterStreamer(tokenizer, pieces.append)
-    streamer.put(torch.tensor([[1, 2]]))  # the prompt
-    for token in ids:
-        streamer.put(torch.tensor([token]))
-    streamer.end()
-    assert "".join(pieces) == streamer.text == text
-    assert all("\ufffd" not in piece for piece in pieces)
-    assert len(pieces) > 3
-    assert streamer.tokens == len(ids)
-
-
-def test_a_character_cut_off_is_left_out(tokenizer):
-    pieces = []
-    streamer = CharacterStreamer(tokenizer, pieces.append)
-    streamer.put(torch.tensor([[1]]))
-    for token in tokenizer("好𠮷", add_special_tokens=False)["input_ids"][:-1]:
-        streamer.put(torch.tensor([token]))
-    streamer.end()
-    assert "".join(pieces) == "好"
 
 
 def test_a_base_model_goes_on_and_a_seed_repeats(folder):

@@ -142,14 +142,16 @@ class BuddyGPTModel(BuddyGPTPreTrainedModel):
             use_cache = not self.training and document_ids is None and bool(getattr(self.config, "use_cache", True))
         if use_cache and cache is None and not (self.gradient_checkpointing and self.training):
             cache = DynamicCache()
-        static = isinstance(cache, KVCache) and cache.static
-        past = 0 if cache is None else cache.get_seq_length()
-        past = past if static else int(past)  # a tensor where static: no choice may hang on what it holds
-        if static and attention_mask is None:
-            attention_mask = x_BTC.new_ones((x_BTC.shape[0], cache.get_max_length()), dtype=torch.bool)
-        if document_ids is None and position_ids is not None and attention_mask is None and past == 0:
+        past, static = 0 if cache is None else cache.get_seq_length(), False
+        if isinstance(cache, KVCache) and cache.static:  # past is a tensor: no choice may hang on what it holds
+            static = True
+            if attention_mask is None:
+                attention_mask = x_BTC.new_ones((x_BTC.shape[0], cache.capacity), dtype=torch.bool)
+        else:
+            past = int(past)
+        if document_ids is None and position_ids is not None and attention_mask is None and not past:
             document_ids = _documents(position_ids)
-        if document_ids is not None and past:
+        if document_ids is not None and (static or past):
             raise ValueError("packed documents cannot go on from a cache")
         tokens = x_BTC.shape[1]
         if attention_mask is not None and not static and bool(attention_mask.all()):

@@ -89,6 +89,40 @@ def test_turns_are_kept_and_the_oldest_dropped_where_the_context_is_full(chat):
     assert talk.messages == [{"role": "system", "content": "花"}]
 
 
+def test_a_talk_is_read_once_and_said_the_same(model, tokenizer, chat):
+    """Each turn reads only what is new; forgetting what was read changes no answer."""
+    talk, _ = chat
+    other = Conversation(model, tokenizer, talk.sampling, silent)
+    read = []
+    hook = model.model.embed_tokens.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0].shape[1]))
+    for turn in ("春眠不觉晓", "花", "夜来风雨声"):
+        said, again = [], []
+        read.clear()
+        talk.reply(turn, said.append)
+        new = read[0]
+        other._read.forget()
+        read.clear()
+        other.reply(turn, again.append)
+        assert said == again
+        assert (new < read[0]) == (len(talk.messages) > 2)
+    hook.remove()
+    assert talk.messages == other.messages
+
+
+def test_an_interrupted_answer_was_said_all_the_same(chat):
+    talk, _ = chat
+
+    def interrupt(piece):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        talk.reply("春眠", interrupt)
+    assert [m["role"] for m in talk.messages] == ["user", "assistant"]
+    assert talk.messages[1]["content"]
+    assert talk.reply("花", lambda piece: None) > 0
+    assert len(talk.messages) == 4
+
+
 def test_targets(folder, tmp_path, monkeypatch):
     runs = tmp_path / "runs"
     assert find_model(None, runs) == folder

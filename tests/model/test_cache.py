@@ -55,6 +55,15 @@ def test_chunks_equal_the_whole(model, static):
     assert addresses == [buffer.data_ptr() for pair in cache.buffers for buffer in pair]
 
 
+def test_one_layer_alone_sees_no_later_slot(make):
+    """The layer that writes last is the first to attend: the count has moved by then."""
+    model = make(num_hidden_layers=1).requires_grad_(False)
+    ids = torch.randint(97, (1, 12))
+    cache = KVCache(model.config, 1, 16, static=True)
+    parts = [model(piece, **{CACHE: cache}).logits for piece in ids.split([5, 1, 6], dim=1)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), model(ids, use_cache=False).logits, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("static, wide", [(False, False), (True, False), (True, True)])
 def test_padding_is_not_seen(model, static, wide):
     """A static cache takes a mask over all that it can hold, too."""
@@ -141,9 +150,11 @@ def test_transformers_generates_on_it(model, num_beams, static):
 
 @KINDS
 def test_packed_documents_do_not_go_on_from_it(make, static):
+    """Not even from an empty static one, whose keys are more than the documents' tokens."""
     model = make().requires_grad_(False)
-    ids, cache = torch.randint(97, (1, 4)), KVCache(make().config, 1, 10, static=static)
-    model(ids, **{CACHE: cache})
+    ids, cache = torch.randint(97, (1, 4)), KVCache(model.config, 1, 10, static=static)
+    if not static:
+        model(ids, **{CACHE: cache})
     with pytest.raises(ValueError, match="packed documents cannot"):
         model(ids, document_ids=torch.zeros_like(ids), **{CACHE: cache})
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM, TopPLogitsWarper
+from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM, TopPLogitsWarper
 
 from buddygpt.data.tokenizer import load_tokenizer
 from buddygpt.model.cache import KVCache, PrefixCache
@@ -27,6 +27,17 @@ def qwen2():
         eos_token_id=None, bos_token_id=None, pad_token_id=0,
     )  # fmt: skip
     return Qwen2ForCausalLM(config).eval()
+
+
+@pytest.fixture
+def gpt2():
+    """Positions are learnt one by one: a row that is shifted is another text, as it is not with RoPE."""
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=128, initializer_range=0.3,
+        eos_token_id=None, bos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config).eval()
 
 
 def prompts(*lengths, seed=1):
@@ -56,11 +67,12 @@ def test_greedy_is_what_transformers_generates(model):
     assert generate(model, ids.tolist(), GREEDY) == theirs[:, 7:].tolist()
 
 
-def test_models_of_transformers_go_through_the_same_loop(qwen2):
-    batch = prompts(3, 11, 1)
-    alone = [by_hand(qwen2, prompt, 12) for prompt in batch]
-    assert generate(qwen2, batch, GREEDY) == alone
-    assert [list(stream(qwen2, prompt, GREEDY)) for prompt in batch] == alone
+@pytest.mark.parametrize("theirs", ["qwen2", "gpt2"])
+def test_models_of_transformers_go_through_the_same_loop(theirs, request):
+    model, batch = request.getfixturevalue(theirs), prompts(3, 11, 1)
+    alone = [by_hand(model, prompt, 12) for prompt in batch]
+    assert generate(model, batch, GREEDY) == alone
+    assert [list(stream(model, prompt, GREEDY)) for prompt in batch] == alone
 
 
 @pytest.mark.parametrize("static", [False, True])

@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.utils.generic import can_return_tuple
 
 from buddygpt.model.attention import ATTENTION
+from buddygpt.model.cache import KVCache
 from buddygpt.model.configuration import BuddyGPTConfig
 from buddygpt.model.flash import check_name
 from buddygpt.model.loss import linear_cross_entropy
@@ -124,7 +125,8 @@ class BuddyGPTModel(BuddyGPTPreTrainedModel):
 
         Args:
             input_ids: (B, T) token ids.
-            attention_mask: (B, past + T), 1 for real tokens, 0 for padding on either side.
+            attention_mask: (B, past + T), 1 for real tokens, 0 for padding on either side; with a static cache
+                (B, capacity) too, so that its shape stays the same.
             position_ids: (B, T); counted from the mask, or onwards from the cache, where left out. Given without mask
                 and cache, a position that does not follow its left neighbour's begins a new packed document.
             cache: keys and values of the tokens before, read and extended.
@@ -145,13 +147,19 @@ class BuddyGPTModel(BuddyGPTPreTrainedModel):
             use_cache = not self.training and document_ids is None and bool(getattr(self.config, "use_cache", True))
         if use_cache and cache is None and not (self.gradient_checkpointing and self.training):
             cache = DynamicCache()
-        past = 0 if cache is None else int(cache.get_seq_length())
-        if document_ids is None and position_ids is not None and attention_mask is None and past == 0:
+        past, static = 0 if cache is None else cache.get_seq_length(), False
+        if isinstance(cache, KVCache) and cache.static:  # past is a tensor: no choice may hang on what it holds
+            static = True
+            if attention_mask is None:
+                attention_mask = x_BTC.new_ones((x_BTC.shape[0], cache.capacity), dtype=torch.bool)
+        else:
+            past = int(past)
+        if document_ids is None and position_ids is not None and attention_mask is None and not past:
             document_ids = _documents(position_ids)
-        if document_ids is not None and past:
+        if document_ids is not None and (static or past):
             raise ValueError("packed documents cannot go on from a cache")
         tokens = x_BTC.shape[1]
-        if attention_mask is not None and bool(attention_mask.all()):
+        if attention_mask is not None and not static and bool(attention_mask.all()):
             attention_mask = None
         if position_ids is None:
             position_ids = _positions(attention_mask, past, tokens, x_BTC.device)
@@ -166,11 +174,12 @@ class BuddyGPTModel(BuddyGPTPreTrainedModel):
         return BaseModelOutputWithPast(last_hidden_state=x_BTC, hidden_states=hidden_states, **{CACHE: cache})  # type: ignore[arg-type]
 
 
-def _positions(attention_mask: Tensor | None, past: int, tokens: int, device: torch.device) -> Tensor:
+def _positions(attention_mask: Tensor | None, past: int | Tensor, tokens: int, device: torch.device) -> Tensor:
     """Positions (B or 1, T): real tokens count from 0 in each row, whatever the padding."""
+    slots = past + torch.arange(tokens, device=device)
     if attention_mask is None:
-        return torch.arange(past, past + tokens, device=device)[None]
-    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -tokens:]
+        return slots[None]
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, slots]
 
 
 def _documents(position_ids: Tensor) -> Tensor | None:

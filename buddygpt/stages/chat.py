@@ -4,37 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers.decoders import DecodeStream
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
-from transformers.generation.streamers import BaseStreamer
 
 import buddygpt.model  # noqa: F401  registers the Auto classes
-from buddygpt.data.tokenizer import DocumentEncoder, load_tokenizer
+from buddygpt.data.tokenizer import DocumentEncoder, largest_id, load_tokenizer
 from buddygpt.events import Caution, Emit, Note
+from buddygpt.model.cache import PrefixCache
+from buddygpt.model.generation import CharacterStream, stop_ids, stream
+from buddygpt.model.sampling import Sampling
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.runs import Run, find_run, newest_model, runs_in
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How a reply is drawn.
-
-    Args:
-        max_new_tokens: most tokens of one reply.
-        temperature: 0 takes the likeliest token always.
-        top_p: share of the probability mass that is drawn from.
-        seed: makes replies repeatable; None draws afresh.
-    """
-
-    max_new_tokens: int = 256
-    temperature: float = 0.8
-    top_p: float = 0.95
-    seed: int | None = None
 
 
 @dataclass
@@ -54,6 +39,7 @@ class Conversation:
     sampling: Sampling
     emit: Emit
     messages: list[dict[str, str]] = field(default_factory=list)
+    _read: PrefixCache = field(default_factory=PrefixCache, init=False, repr=False)
 
     @property
     def converses(self) -> bool:
@@ -79,29 +65,25 @@ class Conversation:
         """
         ids = self._prompt(text)
         room = min(self.sampling.max_new_tokens, self._context - len(ids))
-        streamer = CharacterStreamer(self.tokenizer, write)
-        if self.sampling.seed is not None:
-            torch.manual_seed(self.sampling.seed)
-        prompt = torch.tensor([ids], device=self.model.device)
-        drawing: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if self.sampling.temperature > 0:
-            drawing = {
-                "do_sample": True,
-                "temperature": self.sampling.temperature,
-                "top_p": self.sampling.top_p,
-                "top_k": 0,
-            }
+        characters = CharacterStream(self.tokenizer)
         begun = time.perf_counter()
+        tokens = stream(
+            self.model, ids, replace(self.sampling, max_new_tokens=room),
+            stop=stop_ids(self.model, self.tokenizer), vocabulary=self._vocabulary, prefix=self._read,
+        )  # fmt: skip
         try:
-            with torch.inference_mode():
-                self.model.generate(
-                    prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=room, streamer=streamer,
-                    pad_token_id=self.tokenizer.pad_token_id, **drawing,
-                )  # fmt: skip
+            for token in tokens:
+                if piece := characters.push(token):
+                    write(piece)
         finally:  # an interrupted answer was said all the same
             if self.converses:
-                self.messages += [{"role": "user", "content": text}, {"role": "assistant", "content": streamer.text}]
-        return streamer.tokens / max(time.perf_counter() - begun, 1e-9)
+                said = {"role": "assistant", "content": characters.text}
+                self.messages += [{"role": "user", "content": text}, said]
+        return characters.tokens / max(time.perf_counter() - begun, 1e-9)
+
+    @cached_property
+    def _vocabulary(self) -> int:
+        return largest_id(self.tokenizer) + 1  # rows of the head beyond it were never trained
 
     @property
     def _context(self) -> int:
@@ -131,36 +113,6 @@ class Conversation:
         if dropped:
             self.emit(Caution(f"the context is full: the oldest {dropped} exchange(s) were dropped"))
         return list(ids)
-
-
-class CharacterStreamer(BaseStreamer):
-    """Hands on text as soon as its bytes are whole characters.
-
-    Args:
-        tokenizer: a fast tokenizer.
-        write: takes the text.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, write: Callable[[str], None]):
-        self._backend: Any = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
-        self._stream = DecodeStream(skip_special_tokens=True)
-        self._write = write
-        self._seen_prompt = False
-        self.text, self.tokens = "", 0
-
-    def put(self, value: torch.Tensor) -> None:
-        """New ids; the first call brings the prompt."""
-        if not self._seen_prompt:
-            self._seen_prompt = True
-            return
-        for token in value.flatten().tolist():
-            self.tokens += 1
-            if piece := self._stream.step(self._backend, token):
-                self.text += piece
-                self._write(piece)
-
-    def end(self) -> None:
-        """Bytes of a character that was never finished are left out."""
 
 
 def open_conversation(target: str | None, runs: Path, sampling: Sampling, emit: Emit) -> Conversation:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import (
     PreTrainedTokenizerBase,
     TrainerCallback,
@@ -19,7 +18,10 @@ from transformers import (
     TrainingArguments,
 )
 
+from buddygpt.data.tokenizer import largest_id
 from buddygpt.events import Emit, Progress, Text
+from buddygpt.model.generation import generate, stop_ids
+from buddygpt.model.sampling import Sampling
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.runs import write_atomically
 from buddygpt.report.page import load_rows
@@ -154,30 +156,21 @@ class Samples(TrainerCallback):
         self.emit(Text(f"step {state.global_step}", "\n".join(p + t for p, t in zip(self.prompts, texts, strict=True))))
 
 
-@torch.no_grad()
 def complete(
     model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], length: int, seed: int
 ) -> list[str]:
     """Continuations of the prompts at temperature 0.8, top-p 0.95; the global random state is left as it was."""
     training = model.training
     model.eval()
-    device = model.device
+    ids = [[tokenizer.eos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]] for prompt in prompts]
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            texts = []
-            for prompt in prompts:
-                ids = torch.tensor(
-                    [[tokenizer.eos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]]
-                )
-                out = model.generate(
-                    ids.to(device), attention_mask=torch.ones_like(ids).to(device), max_new_tokens=length,
-                    do_sample=True, temperature=0.8, top_p=0.95, top_k=0, pad_token_id=tokenizer.pad_token_id,
-                )  # fmt: skip
-                texts.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
-            return texts
+        rows = generate(
+            model, ids, Sampling(length, temperature=0.8, top_p=0.95, seed=seed),
+            stop=stop_ids(model, tokenizer), vocabulary=largest_id(tokenizer) + 1,
+        )  # fmt: skip
     finally:
         model.train(training)
+    return [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
 
 
 def distinct_share(text: str, n: int = 4) -> float:

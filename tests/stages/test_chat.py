@@ -9,7 +9,7 @@ from buddygpt.data.tokenizer import train_tokenizer
 from buddygpt.events import Caution, silent
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 from buddygpt.recipe.errors import BuddyError
-from buddygpt.stages.chat import CharacterStreamer, Conversation, Sampling, find_model, load_model, open_conversation
+from buddygpt.stages.chat import Conversation, Sampling, find_model, load_model, open_conversation
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -41,32 +41,6 @@ def folder(model, tokenizer, tmp_path):
     (tmp_path / "runs" / "demo" / "recipe.yaml").write_text("schema: 1\n")
     (path.parent / "done.json").write_text("{}")
     return path
-
-
-def test_whole_characters_come_as_soon_as_their_bytes_do(tokenizer):
-    """Each byte of a rare character is a token of its own."""
-    text = "𠮷é👩🏽‍🚀好"
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    pieces = []
-    streamer = CharacterStreamer(tokenizer, pieces.append)
-    streamer.put(torch.tensor([[1, 2]]))  # the prompt
-    for token in ids:
-        streamer.put(torch.tensor([token]))
-    streamer.end()
-    assert "".join(pieces) == streamer.text == text
-    assert all("\ufffd" not in piece for piece in pieces)
-    assert len(pieces) > 3
-    assert streamer.tokens == len(ids)
-
-
-def test_a_character_cut_off_is_left_out(tokenizer):
-    pieces = []
-    streamer = CharacterStreamer(tokenizer, pieces.append)
-    streamer.put(torch.tensor([[1]]))
-    for token in tokenizer("好𠮷", add_special_tokens=False)["input_ids"][:-1]:
-        streamer.put(torch.tensor([token]))
-    streamer.end()
-    assert "".join(pieces) == "好"
 
 
 def test_a_base_model_goes_on_and_a_seed_repeats(folder):
@@ -113,6 +87,40 @@ def test_turns_are_kept_and_the_oldest_dropped_where_the_context_is_full(chat):
     assert any(isinstance(e, Caution) and "oldest" in e.text for e in events)
     talk.reset()
     assert talk.messages == [{"role": "system", "content": "花"}]
+
+
+def test_a_talk_is_read_once_and_said_the_same(model, tokenizer, chat):
+    """Each turn reads only what is new; forgetting what was read changes no answer."""
+    talk, _ = chat
+    other = Conversation(model, tokenizer, talk.sampling, silent)
+    read = []
+    hook = model.model.embed_tokens.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0].shape[1]))
+    for turn in ("春眠不觉晓", "花", "夜来风雨声"):
+        said, again = [], []
+        read.clear()
+        talk.reply(turn, said.append)
+        new = read[0]
+        other._read.forget()
+        read.clear()
+        other.reply(turn, again.append)
+        assert said == again
+        assert (new < read[0]) == (len(talk.messages) > 2)
+    hook.remove()
+    assert talk.messages == other.messages
+
+
+def test_an_interrupted_answer_was_said_all_the_same(chat):
+    talk, _ = chat
+
+    def interrupt(piece):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        talk.reply("春眠", interrupt)
+    assert [m["role"] for m in talk.messages] == ["user", "assistant"]
+    assert talk.messages[1]["content"]
+    assert talk.reply("花", lambda piece: None) > 0
+    assert len(talk.messages) == 4
 
 
 def test_targets(folder, tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
 """The cache: what attention keeps of the tokens before, in buffers made once instead of tensors that grow.
 
 A subclass of transformers' Cache, so `generate` takes it too, beam search included. For GQA the two buffers of a layer
-hold keys and values; for MLA the latent and the shared rotary key, `kv_lora_rank + qk_rope_head_dim` numbers a token.
+hold keys and values; for MLA the first holds the latent and the shared rotary key side by side, `kv_lora_rank +
+qk_rope_head_dim` numbers a token, and the second nothing.
 Shapes: B batch, K key-value heads, N capacity, S tokens held, T tokens of this call, D width.
 """
 
@@ -170,7 +171,7 @@ class KVCache(Cache):
 def held(config: BuddyGPTConfig) -> list[tuple[int, int]]:
     """Heads and width of the two tensors that a layer's attention hands to the cache."""
     if config.attention_kind == "mla":
-        return [(1, config.kv_lora_rank), (1, config.qk_rope_head_dim)]
+        return [(1, config.kv_lora_rank + config.qk_rope_head_dim), (1, 0)]
     return [(config.num_key_value_heads, config.rotary_dim)] * 2
 
 

@@ -35,14 +35,16 @@ class Visibility:
     backends need is made once for all layers, and only where the plain causal flag does not say it all.
 
     Args:
-        past: tokens in the cache before this call.
+        past: tokens in the cache before this call; a tensor with a static cache, where no choice may hang on it.
         queries: T.
         padding_BS: true for real tokens, over all tokens up to the last query; None where there is no padding.
         documents_BT: changes where a new document of a packed window begins; None where a row is one document.
             Only without a cache.
     """
 
-    def __init__(self, past: int, queries: int, padding_BS: Tensor | None = None, documents_BT: Tensor | None = None):
+    def __init__(
+        self, past: int | Tensor, queries: int, padding_BS: Tensor | None = None, documents_BT: Tensor | None = None
+    ):
         self.past, self.queries = past, queries
         self.padding_BS = None if padding_BS is None else padding_BS.bool()
         self.documents_BT = None if documents_BT is None else _numbered(documents_BT)
@@ -54,7 +56,7 @@ class Visibility:
         `plain` (causal, queries are the keys), `step` (one query that sees every key), `chunk` (causal after a
         cache), `runs` (documents or padding, no cache), `mask` (anything else).
         """
-        if keys != self.past + self.queries:
+        if isinstance(self.past, Tensor) or keys != self.past + self.queries:
             return "mask"
         if self.padding_BS is None and self.documents_BT is None:
             return "step" if self.queries == 1 else "chunk" if self.past else "plain"

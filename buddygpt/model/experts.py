@@ -32,11 +32,14 @@ def mix_experts(x_NC: Tensor, indices_NA: Tensor, weights_NA: Tensor, experts: I
     matrices = [m for expert in experts for m in _matrices(expert)]
     device = x_NC.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_NC.dtype
+    compiled = torch.compiler.is_compiling()
     order_M = indices_NA.flatten().argsort(stable=True)
     counts_E = indices_NA.flatten().bincount(minlength=len(matrices) // 3)
     with torch.autocast(device, enabled=False):
-        if _is_grouped(x_NC, dtype, matrices):
+        if dtype == torch.bfloat16 and (compiled or _is_grouped(x_NC, matrices)):
             return _grouped(x_NC.to(dtype), weights_NA, order_M, counts_E, matrices)
+        if compiled:
+            return _dense(x_NC.to(dtype), indices_NA, weights_NA, matrices)
         return _Loop.apply(x_NC.to(dtype), weights_NA, order_M, counts_E.tolist(), *matrices)
 
 
@@ -45,12 +48,19 @@ def _matrices(expert: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
     return expert.gate_proj.weight, expert.up_proj.weight, expert.down_proj.weight
 
 
-def _is_grouped(x_NC: Tensor, dtype: torch.dtype, matrices: list[Tensor]) -> bool:
-    """Where torch has one kernel for all experts: bf16 on a GPU, rows of whole 16 bytes. Compiled code has no loop."""
-    if torch.compiler.is_compiling():
-        return True
-    aligned = all(size % 8 == 0 for size in matrices[0].shape)
-    return x_NC.is_cuda and dtype == torch.bfloat16 and aligned and hasattr(F, "grouped_mm")
+def _is_grouped(x_NC: Tensor, matrices: list[Tensor]) -> bool:
+    """Where torch has one kernel for all experts: on a GPU, for rows of whole 16 bytes."""
+    return x_NC.is_cuda and all(size % 8 == 0 for size in matrices[0].shape) and hasattr(F, "grouped_mm")
+
+
+def _dense(x_NC: Tensor, indices_NA: Tensor, weights_NA: Tensor, matrices: list[Tensor]) -> Tensor:
+    """Every expert over every token: for compiled code in fp32, where shapes may not hang on what was chosen."""
+    y_NC = torch.zeros_like(x_NC)
+    for expert, (gate, up, down) in enumerate(zip(matrices[0::3], matrices[1::3], matrices[2::3], strict=True)):
+        share_N1 = (weights_NA * (indices_NA == expert)).sum(-1, keepdim=True).to(x_NC.dtype)
+        inner_NF = F.silu(x_NC @ gate.to(x_NC.dtype).T) * (x_NC @ up.to(x_NC.dtype).T)
+        y_NC = y_NC + share_N1 * (inner_NF @ down.to(x_NC.dtype).T)
+    return y_NC
 
 
 def _grouped(x_NC: Tensor, weights_NA: Tensor, order_M: Tensor, counts_E: Tensor, matrices: list[Tensor]) -> Tensor:

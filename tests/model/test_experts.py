@@ -31,7 +31,11 @@ def grouped(x, indices, weights, experts):
     return module._grouped(x, weights, order, counts, matrices)
 
 
-@pytest.mark.parametrize("compute", [mix_experts, grouped])
+def dense(x, indices, weights, experts):
+    return module._dense(x, indices, weights, [m for expert in experts for m in module._matrices(expert)])
+
+
+@pytest.mark.parametrize("compute", [mix_experts, grouped, dense])
 @pytest.mark.parametrize("case", [{}, {"chosen": 1}, {"used": 2}, {"tokens": 1}, {"chosen": 5}], ids=str)
 def test_values_and_gradients(compute, case):
     x, indices, weights, experts = inputs(**case)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from buddygpt.data.prepare import find_prepared
 from buddygpt.data.sources import find_files
-from buddygpt.events import Caution, Emit, Note, Table
+from buddygpt.events import Emit, Note, Table
 from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.data import DemoSource, FilesSource, HubSource, source_name
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
 from buddygpt.training import checkpoints
-from buddygpt.training.facts import checkpoint_bytes, model_rows, outline, training_rows, untrainable
+from buddygpt.training.facts import checkpoint_bytes, model_rows, outline, training_rows
 from buddygpt.training.setup import accumulation_steps, check_precision, find_device
 
 
@@ -44,8 +44,6 @@ def run(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> None:
         )
     )
     emit(Note(f"run: {run.path}{_state(run)}"))
-    if reason := untrainable(recipe):
-        emit(Caution(reason))
     emit(Note("nothing was written"))
 
 

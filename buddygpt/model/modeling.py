@@ -21,7 +21,7 @@ from buddygpt.model.configuration import BuddyGPTConfig
 from buddygpt.model.flash import Visibility
 from buddygpt.model.loss import IGNORE_INDEX, linear_cross_entropy
 from buddygpt.model.mlp import GateMLP
-from buddygpt.model.moe import Load, MoEGate, MoELayer
+from buddygpt.model.moe import MoEGate, MoELayer
 from buddygpt.model.norm import RMSNorm
 from buddygpt.model.rope import rotary_tables
 
@@ -60,13 +60,16 @@ class DecoderLayer(GradientCheckpointingLayer):
         visible: Visibility,
         cache: Cache | None,
         real_BT: Tensor | None,
-    ) -> tuple[Tensor, Load | None]:
-        """(B, T, C) to (B, T, C), and what a router did in training."""
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """(B, T, C) to (B, T, C), beside it the two parts of a `Load`, None for dense layers and outside training.
+
+        A flat tuple: the reentrant kind of gradient checkpointing would cut a nested one off from the gradient.
+        """
         x_BTC = x_BTC + self.self_attn(self.input_layernorm(x_BTC), cos_BTD, sin_BTD, visible, cache)
         if isinstance(self.mlp, MoELayer):
             y_BTC, load = self.mlp(self.post_layernorm(x_BTC), real_BT)
-            return x_BTC + y_BTC, load
-        return x_BTC + self.mlp(self.post_layernorm(x_BTC)), None
+            return x_BTC + y_BTC, *load
+        return x_BTC + self.mlp(self.post_layernorm(x_BTC)), None, None
 
 
 class BuddyGPTPreTrainedModel(PreTrainedModel):
@@ -176,12 +179,12 @@ class BuddyGPTModel(BuddyGPTPreTrainedModel):
         real_BT = None if attention_mask is None else attention_mask[:, -tokens:].bool()
         states, balance_B = [x_BTC], None
         for layer in self.layers:
-            x_BTC, load = layer(x_BTC, cos_BTD, sin_BTD, visible, cache, real_BT)
+            x_BTC, tokens_E, layer_balance_B = layer(x_BTC, cos_BTD, sin_BTD, visible, cache, real_BT)
             states.append(x_BTC)
-            if load is not None:
-                layer.mlp.gate.count(load.tokens_E)  # type: ignore[union-attr]
-                if load.balance_B is not None:
-                    balance_B = load.balance_B if balance_B is None else balance_B + load.balance_B
+            if tokens_E is not None:
+                layer.mlp.gate.count(tokens_E)  # type: ignore[union-attr]
+            if layer_balance_B is not None:
+                balance_B = layer_balance_B if balance_B is None else balance_B + layer_balance_B
         x_BTC = self.norm(x_BTC)
         hidden_states = (*states[:-1], x_BTC) if output_hidden_states else None
         return DecoderOutput(x_BTC, hidden_states=hidden_states, balance_B=balance_B, **{CACHE: cache})  # type: ignore[arg-type]

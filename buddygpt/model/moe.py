@@ -22,12 +22,12 @@ class Load(NamedTuple):
     makes it again and nobody takes it.
 
     Args:
-        tokens_E: tokens that chose each expert.
-        balance_B: `sequence_balance` of each row; None where that loss is off.
+        tokens_E: tokens that chose each expert; None outside training.
+        balance_B: `sequence_balance` of each row; None outside training and where that loss is off.
     """
 
-    tokens_E: Tensor
-    balance_B: Tensor | None
+    tokens_E: Tensor | None = None
+    balance_B: Tensor | None = None
 
 
 class MoEGate(nn.Module):
@@ -89,8 +89,8 @@ class MoELayer(nn.Module):
         self.shared_experts = GateMLP(config.hidden_size, width * config.n_shared_experts)
         self.register_load_state_dict_pre_hook(_unstack)
 
-    def forward(self, x_BTC: Tensor, real_BT: Tensor | None = None) -> tuple[Tensor, Load | None]:
-        """(B, T, C) to the same shape, and the load in training.
+    def forward(self, x_BTC: Tensor, real_BT: Tensor | None = None) -> tuple[Tensor, Load]:
+        """(B, T, C) to the same shape, and the load.
 
         Args:
             x_BTC: the stream.
@@ -101,7 +101,7 @@ class MoELayer(nn.Module):
         routed_NC = mix_experts(x_NC, indices_NA, weights_NA, self.experts)
         y_BTC = self.shared_experts(x_BTC) + routed_NC.to(x_BTC.dtype).view_as(x_BTC)
         if not self.training:
-            return y_BTC, None
+            return y_BTC, Load()
         rows, experts = x_BTC.shape[0], scores_NE.shape[-1]
         tokens_BE = _tally(indices_NA.view(rows, -1, self.gate.chosen), real_BT, experts)
         balance_B = (

@@ -5,7 +5,7 @@ Shapes: B batch, T tokens of this call, C channels (hidden_size), D rotary width
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from buddygpt.model.attention import ATTENTION
 from buddygpt.model.cache import KVCache
 from buddygpt.model.configuration import BuddyGPTConfig
 from buddygpt.model.flash import check_name
-from buddygpt.model.loss import linear_cross_entropy
+from buddygpt.model.loss import IGNORE_INDEX, linear_cross_entropy
 from buddygpt.model.mlp import GateMLP
 from buddygpt.model.moe import MoEGate, MoELayer
 from buddygpt.model.norm import RMSNorm
@@ -29,6 +29,17 @@ from buddygpt.model.visibility import Visibility
 
 CACHE = "cache" if "cache" in {f.name for f in fields(BaseModelOutputWithPast)} else "past_key_values"
 """What transformers calls a cache in a model's output and hands back to it; the name changed within version 5."""
+
+
+@dataclass
+class DecoderOutput(BaseModelOutputWithPast):
+    """What the decoder gives.
+
+    Args:
+        balance_B: (B,), in training with a balance loss: the layers' `sequence_balance`, summed.
+    """
+
+    balance_B: Tensor | None = None
 
 
 class DecoderLayer(GradientCheckpointingLayer):
@@ -44,11 +55,23 @@ class DecoderLayer(GradientCheckpointingLayer):
         self.post_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
-        self, x_BTC: Tensor, cos_BTD: Tensor, sin_BTD: Tensor, visible: Visibility, cache: Cache | None
-    ) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
+        self,
+        x_BTC: Tensor,
+        cos_BTD: Tensor,
+        sin_BTD: Tensor,
+        visible: Visibility,
+        cache: Cache | None,
+        real_BT: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """(B, T, C) to (B, T, C), beside it the two parts of a `Load`, None for dense layers and outside training.
+
+        A flat tuple: the reentrant kind of gradient checkpointing would cut a nested one off from the gradient.
+        """
         x_BTC = x_BTC + self.self_attn(self.input_layernorm(x_BTC), cos_BTD, sin_BTD, visible, cache)
-        return x_BTC + self.mlp(self.post_layernorm(x_BTC))
+        if isinstance(self.mlp, MoELayer):
+            y_BTC, load = self.mlp(self.post_layernorm(x_BTC), real_BT)
+            return x_BTC + y_BTC, *load
+        return x_BTC + self.mlp(self.post_layernorm(x_BTC)), None, None
 
 
 class BuddyGPTPreTrainedModel(PreTrainedModel):
@@ -60,6 +83,7 @@ class BuddyGPTPreTrainedModel(PreTrainedModel):
     _can_set_attn_implementation_cached_value = True
     _no_split_modules = ["DecoderLayer"]
     _skip_keys_device_placement = ["past_key_values"]
+    _keep_in_fp32_modules_strict = {"mlp.gate.weight", "e_score_correction_bias"}
 
     def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **kwargs: Any) -> str:
         """transformers' seam: backends are ours to choose, at each call, for its device, type and shape."""
@@ -120,7 +144,7 @@ class BuddyGPTModel(BuddyGPTPreTrainedModel):
         output_hidden_states: bool | None = None,
         past_key_values: Cache | None = None,
         **kwargs: Any,
-    ) -> BaseModelOutputWithPast:
+    ) -> DecoderOutput:
         """Run the decoder.
 
         Args:
@@ -165,13 +189,19 @@ class BuddyGPTModel(BuddyGPTPreTrainedModel):
             position_ids = _positions(attention_mask, past, tokens, x_BTC.device)
         visible = Visibility(past, tokens, attention_mask, document_ids)
         cos_BTD, sin_BTD = rotary_tables(self.config.rope_parameters, self.config.rotary_dim, position_ids)
-        states = [x_BTC]
+        counted = self.training and attention_mask is not None
+        real_BT = attention_mask[:, -tokens:].bool() if counted else None  # type: ignore[index]
+        states, balance_B = [x_BTC], None
         for layer in self.layers:
-            x_BTC = layer(x_BTC, cos_BTD, sin_BTD, visible, cache)
+            x_BTC, tokens_E, layer_balance_B = layer(x_BTC, cos_BTD, sin_BTD, visible, cache, real_BT)
             states.append(x_BTC)
+            if tokens_E is not None:
+                layer.mlp.gate.count(tokens_E)  # type: ignore[union-attr]
+            if layer_balance_B is not None:
+                balance_B = layer_balance_B if balance_B is None else balance_B + layer_balance_B
         x_BTC = self.norm(x_BTC)
         hidden_states = (*states[:-1], x_BTC) if output_hidden_states else None
-        return BaseModelOutputWithPast(last_hidden_state=x_BTC, hidden_states=hidden_states, **{CACHE: cache})  # type: ignore[arg-type]
+        return DecoderOutput(x_BTC, hidden_states=hidden_states, balance_B=balance_B, **{CACHE: cache})  # type: ignore[arg-type]
 
 
 def _positions(attention_mask: Tensor | None, past: int | Tensor, tokens: int, device: torch.device) -> Tensor:
@@ -224,6 +254,9 @@ class BuddyGPTForCausalLM(BuddyGPTPreTrainedModel, GenerationMixin):
             logits_to_keep: logits of this many last tokens, or of these positions; 0 and None mean all.
             shift_labels: (B, T), position t is judged by label t; in place of `labels`.
             num_items_in_batch: divisor of the loss, see `linear_cross_entropy`.
+
+        In training, `router_aux_loss_coef` times the mean of the rows' balance losses is part of the loss, each row
+        weighted by its judged tokens.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -240,7 +273,13 @@ class BuddyGPTForCausalLM(BuddyGPTPreTrainedModel, GenerationMixin):
         if shift_labels is None and labels is not None:
             shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
         if shift_labels is not None:
-            loss = linear_cross_entropy(x_BTC, self.lm_head.weight, shift_labels.to(x_BTC.device), num_items_in_batch)
+            shift_labels = shift_labels.to(x_BTC.device)
+            loss = linear_cross_entropy(x_BTC, self.lm_head.weight, shift_labels, num_items_in_batch)
+            if outputs.balance_B is not None:
+                # Weighted as the rows' tokens are in the cross entropy, so that how a batch is split changes nothing.
+                judged_B = (shift_labels != IGNORE_INDEX).sum(-1)
+                items = judged_B.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+                loss = loss + self.config.router_aux_loss_coef * (outputs.balance_B * judged_B).sum() / items
         if shift_labels is None or logits_to_keep is not None:
             keep = logits_to_keep if isinstance(logits_to_keep, Tensor) else slice(-(logits_to_keep or 0) or None, None)
             logits = self.lm_head(x_BTC[:, keep])

@@ -77,6 +77,10 @@ class MoE(Section):
     """Width inside one expert."""
     routed_scaling_factor: Annotated[Number, Field(gt=0)] = 1.0
     """Factor on the sum of the routed experts."""
+    router_bias_update_rate: Annotated[Number, Field(ge=0)] = 0.001
+    """How far an expert's selection bias moves at each optimizer step, towards even load; 0: not at all."""
+    router_aux_loss_coef: Annotated[Number, Field(ge=0)] = 0.0
+    """Coefficient of the sequence-level balance loss in training (DeepSeek-V3 trained with 1e-4); 0: none."""
 
 
 class Rotary(Section):

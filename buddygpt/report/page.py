@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from buddygpt.recipe.runs import write_atomically
 from buddygpt.report.curves import column, finite, reach
+from buddygpt.report.experts import layer_loads, load_figure
 from buddygpt.report.figures import BITS, make_figures, sources
 from buddygpt.report.words import CHINESE, NOTHING, spell_count, spell_duration, spell_number, spell_steps
 
@@ -112,6 +113,7 @@ def render(report: Report) -> str:
     environment.globals["chinese"] = CHINESE
     held_out = _held_out(report.metrics, report.baselines)
     latest, older, left_out = _samples(report)
+    experts = load_figure(report.metrics)
     return environment.get_template("page.html.j2").render(
         report=report,
         steps=_last_step(report.metrics),
@@ -119,7 +121,8 @@ def render(report: Report) -> str:
         headlines=[list(_bits(held_out)), list(_totals(report.metrics))],
         held_out=held_out,
         evaluated=bool(sources(report.metrics)),
-        figures=make_figures(report.metrics, report.baselines),
+        figures=make_figures(report.metrics, report.baselines) + ([experts] if experts else []),
+        layer_loads=layer_loads(report.metrics),
         latest=latest,
         older=older,
         left_out=left_out,

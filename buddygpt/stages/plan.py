@@ -13,7 +13,7 @@ from buddygpt.recipe.geometry import count_parameters, remarks
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
 from buddygpt.training import checkpoints
-from buddygpt.training.facts import checkpoint_bytes, memory_rows, model_rows, outline, training_rows, untrainable
+from buddygpt.training.facts import checkpoint_bytes, memory_rows, model_rows, outline, training_rows
 from buddygpt.training.setup import accumulation_steps, check_precision, find_device
 
 
@@ -48,8 +48,6 @@ def run(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> None:
     emit(Note(f"run: {run.path}{_state(run)}"))
     for remark in remarks(recipe.model):
         emit(Caution(str(remark)))
-    if reason := untrainable(recipe):
-        emit(Caution(reason))
     emit(Note("nothing was written"))
 
 

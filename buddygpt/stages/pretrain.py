@@ -29,8 +29,9 @@ from buddygpt.recipe.runs import Run, dump_yaml, free_bytes, write_atomically
 from buddygpt.recipe.schema import Recipe
 from buddygpt.report.page import Report, load_rows, write_report
 from buddygpt.training import checkpoints
+from buddygpt.training.balance import Balance
 from buddygpt.training.callbacks import Brake, Meter, Samples, Seal
-from buddygpt.training.facts import checkpoint_bytes, memory_rows, model_rows, training_rows, untrainable
+from buddygpt.training.facts import checkpoint_bytes, memory_rows, model_rows, training_rows
 from buddygpt.training.setup import (
     accumulation_steps,
     check_precision,
@@ -79,8 +80,6 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
         BuddyError: something the user can mend; what is on disk stays as it was.
     """
     recipe.require("pretrain", "pretrain", "data")
-    if reason := untrainable(recipe):
-        raise BuddyError(reason)
     assert recipe.pretrain is not None and recipe.data is not None
     section = recipe.pretrain
     run.check(recipe, *SECTIONS)
@@ -124,7 +123,8 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     folder.mkdir(parents=True, exist_ok=True)
     step = checkpoints.step_of(start) if start else 0
     brake = Brake()
-    meter = Meter(folder / "metrics.jsonl", section, emit, step)
+    balance = Balance()
+    meter = Meter(folder / "metrics.jsonl", section, emit, step, balance.figures)
     samples = Samples(_prompts(recipe), tokenizer, folder / "samples.jsonl", emit, step)
     origin = {"prepared": prepared.path.name, "versions": built_with}
     seal = Seal(
@@ -137,7 +137,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
         windows,
         held_out,
         folder / "checkpoints",
-        [samples, brake, seal, meter],
+        [balance, samples, brake, seal, meter],
         accumulation,
     )
     if start:

@@ -36,10 +36,14 @@ class Meter(TrainerCallback):
         section: the recipe's `pretrain`.
         emit: who is told.
         start: steps done already.
+        more: figures of other watchers that go into each step's line; read anew at each.
     """
 
-    def __init__(self, file: Path, section: PretrainSection, emit: Emit, start: int):
+    def __init__(
+        self, file: Path, section: PretrainSection, emit: Emit, start: int, more: Mapping[str, Any] | None = None
+    ):
         self.file, self.section, self.emit = file, section, emit
+        self.more = {} if more is None else more
         self.rows = rewind(file, start)
         self.latest: dict[str, Any] = {}
         for row in self.rows:
@@ -75,6 +79,7 @@ class Meter(TrainerCallback):
                 "grad_norm": logs.get("grad_norm"),
                 "seconds": round(seconds, 4),
                 "tokens_per_second": round(speed, 1),
+                **self.more,
             }
             self._write(row)
             self._tell(state)

@@ -15,16 +15,6 @@ from buddygpt.training.setup import Device
 Rows = list[tuple[str, str]]
 
 
-def untrainable(recipe: Recipe) -> str | None:
-    """Why this version cannot train the recipe's model; None where it can."""
-    if recipe.model.mlp.kind != "moe":
-        return None
-    return (
-        f"{recipe.name}: training a mixture of experts is not in this version (nothing balances their load yet); "
-        "the recipe can be checked and counted (--dry-run), and dense ones trained"
-    )
-
-
 def outline(recipe: Recipe) -> BuddyGPTForCausalLM:
     """The recipe's model on the meta device: shapes without memory."""
     with torch.device("meta"):

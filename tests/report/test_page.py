@@ -205,6 +205,18 @@ def test_many_samples_are_bounded_and_the_rest_counted(report):
     assert f"另有 {100 - page.OLDER - 1} 步" in html
 
 
+def test_expert_load_is_drawn_and_told_by_layer(report):
+    assert "expert load" not in render(report)
+    metrics = [step_row(s, max_violation=[2 / s, 0.5], idle_experts=[0.25, 0.0]) for s in range(1, 101)]
+    html = render(replace(report, metrics=metrics))
+    reader, text = Reader(html), Reader(html).all_text()
+    assert any("max violation" in d for d in reader.attributes("aria-label"))
+    assert "worst layer 0.50" in text and "mean of layers 0.26" in text
+    rows = re.findall(r'<tr><th scope="row">(\d)</th>(.*?)</tr>', html)
+    told = [[n, *re.findall(r">([^<]+)</td>", cells)] for n, cells in rows]
+    assert told == [["0", "1.04", "0.02", "25.0%"], ["1", "0.50", "0.50", "0.0%"]]
+
+
 def test_same_report_same_bytes(report, tmp_path):
     write_report(tmp_path / "a.html", report)
     write_report(tmp_path / "b.html", report)

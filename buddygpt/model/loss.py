@@ -24,8 +24,28 @@ BLOCK_COLUMNS = 4096
 """On a CPU the weight's gradient grows by blocks of this many rows of it: 1.6 times as fast as all of it at once."""
 
 
+class TiedGradient:
+    """Hands the head's gradient to the embedding that is the same matrix.
+
+    A tied matrix gets two dense gradients, which autograd adds: a second buffer as large as the matrix, filled with
+    zeros and read again for the few rows of a batch. Here the head leaves its gradient in this hand-over, and
+    `tied_embedding`, whose backward pass always comes later, adds its rows to it and returns it as the only one.
+    """
+
+    grad: Tensor | None = None
+
+
+def tied_embedding(ids: Tensor, weight_VD: Tensor, tied: TiedGradient) -> Tensor:
+    """`F.embedding(ids, weight)` whose backward pass takes up the gradient that the head left in `tied`."""
+    return _TiedEmbedding.apply(ids, weight_VD, tied)
+
+
 def linear_cross_entropy(
-    hidden: Tensor, weight_VD: Tensor, targets: Tensor, num_items: Tensor | float | None = None
+    hidden: Tensor,
+    weight_VD: Tensor,
+    targets: Tensor,
+    num_items: Tensor | float | None = None,
+    tied: TiedGradient | None = None,
 ) -> Tensor:
     """Mean cross entropy in nats of `softmax(hidden @ weight^T)` against `targets`, as an fp32 scalar.
 
@@ -38,9 +58,10 @@ def linear_cross_entropy(
         targets: (...) token ids; rows with -100 are left out before the matrix product.
         num_items: what the sum is divided by: the number of targets over all micro-batches and devices of the
             optimizer step. The number of targets here where left out (0 targets give a loss of 0).
+        tied: where the head's gradient is left, if `hidden` comes from a `tied_embedding` of the same matrix.
     """
     hidden_ND, targets_N, _ = _judged(hidden, targets)
-    total = _LinearCrossEntropy.apply(hidden_ND, weight_VD, targets_N)
+    total = _LinearCrossEntropy.apply(hidden_ND, weight_VD, targets_N, tied)
     return total / (max(targets_N.numel(), 1) if num_items is None else num_items)
 
 
@@ -130,7 +151,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Sum over rows; both gradients are made in the forward pass, in fp32 for the weight."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, tied: TiedGradient | None) -> Tensor:
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
         with torch.autocast(hidden_ND.device.type, enabled=False):
@@ -139,19 +160,42 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 total += _softmax_step(logits, targets_N[part], needs_hidden or needs_weight)
                 if needs_hidden or needs_weight:
                     head.add(part, logits)
-        ctx.save_for_backward(head.grad_hidden, head.grad_weight)
-        ctx.weight_dtype = weight_VD.dtype
+        ctx.grads, ctx.weight_dtype, ctx.tied = (head.grad_hidden, head.grad_weight), weight_VD.dtype, tied
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        grad_hidden, grad_weight = ctx.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.grads is None:
+            raise RuntimeError(
+                "linear_cross_entropy: its gradients were handed out already; run the forward pass again"
+            )
+        (grad_hidden, grad_weight), ctx.grads = ctx.grads, None  # whoever gets them may write into them
         scale = grad_outputs[0]
-        return (
-            None if grad_hidden is None else grad_hidden * scale,
-            None if grad_weight is None else grad_weight.mul_(scale).to(ctx.weight_dtype),
-            None,
-        )
+        if grad_hidden is not None:
+            grad_hidden = grad_hidden.mul_(scale)
+        if grad_weight is not None:
+            grad_weight = grad_weight.mul_(scale).to(ctx.weight_dtype)
+        if ctx.tied is not None:
+            ctx.tied.grad, grad_weight = grad_weight, None
+        return grad_hidden, grad_weight, None, None
+
+
+class _TiedEmbedding(torch.autograd.Function):
+    """Rows of the matrix; their gradients go into the head's."""
+
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, weight_VD: Tensor, tied: TiedGradient) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.tied, ctx.shape, ctx.dtype = tied, weight_VD.shape, weight_VD.dtype
+        return F.embedding(ids, weight_VD)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor, None]:
+        (ids,), grad = ctx.saved_tensors, grad_outputs[0]
+        whole, ctx.tied.grad = ctx.tied.grad, None
+        if whole is None:  # no loss came before: another function of the hidden states is derived
+            whole = torch.zeros(ctx.shape, dtype=ctx.dtype, device=grad.device)
+        return None, whole.index_add_(0, ids.flatten(), grad.flatten(0, -2).to(whole.dtype)), None
 
 
 class _LinearLogProbs(torch.autograd.Function):

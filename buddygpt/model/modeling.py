@@ -20,7 +20,7 @@ from buddygpt.model.attention import ATTENTION
 from buddygpt.model.cache import KVCache
 from buddygpt.model.configuration import BuddyGPTConfig
 from buddygpt.model.flash import check_name
-from buddygpt.model.loss import IGNORE_INDEX, linear_cross_entropy
+from buddygpt.model.loss import IGNORE_INDEX, TiedGradient, linear_cross_entropy, tied_embedding
 from buddygpt.model.mlp import GateMLP
 from buddygpt.model.moe import MoEGate, MoELayer
 from buddygpt.model.norm import RMSNorm
@@ -258,6 +258,12 @@ class BuddyGPTForCausalLM(BuddyGPTPreTrainedModel, GenerationMixin):
         In training, `router_aux_loss_coef` times the mean of the rows' balance losses is part of the loss, each row
         weighted by its judged tokens.
         """
+        if shift_labels is None and labels is not None:
+            shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
+        tied = None
+        if shift_labels is not None and input_ids is not None and self._is_one_gradient():
+            tied = TiedGradient()
+            input_ids, inputs_embeds = None, tied_embedding(input_ids, self.lm_head.weight, tied)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -270,11 +276,9 @@ class BuddyGPTForCausalLM(BuddyGPTPreTrainedModel, GenerationMixin):
         )
         x_BTC = outputs.last_hidden_state
         loss = logits = None
-        if shift_labels is None and labels is not None:
-            shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
         if shift_labels is not None:
             shift_labels = shift_labels.to(x_BTC.device)
-            loss = linear_cross_entropy(x_BTC, self.lm_head.weight, shift_labels, num_items_in_batch)
+            loss = linear_cross_entropy(x_BTC, self.lm_head.weight, shift_labels, num_items_in_batch, tied)
             if outputs.balance_B is not None:
                 # Weighted as the rows' tokens are in the cross entropy, so that how a batch is split changes nothing.
                 judged_B = (shift_labels != IGNORE_INDEX).sum(-1)
@@ -289,3 +293,14 @@ class BuddyGPTForCausalLM(BuddyGPTPreTrainedModel, GenerationMixin):
             hidden_states=outputs.hidden_states,
             **{CACHE: outputs.get(CACHE)},
         )  # type: ignore[arg-type]
+
+    def _is_one_gradient(self) -> bool:
+        """Whether head and embedding are one matrix that learns, and nothing else watches the embedding's call."""
+        table = self.model.embed_tokens
+        return (
+            torch.is_grad_enabled()
+            and self.lm_head.weight is table.weight
+            and table.weight.requires_grad
+            and not (table._forward_hooks or table._forward_pre_hooks)
+            and not torch.compiler.is_compiling()
+        )

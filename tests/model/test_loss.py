@@ -133,3 +133,23 @@ def test_ignored_rows_cost_no_matrix_product():
 
     assert flops(12) * 2 == flops(0) == 3 * 2 * 24 * 16 * 50
     assert flops(24) == 0
+
+
+def test_a_tied_matrix_gets_the_sum_of_both_gradients():
+    torch.manual_seed(0)
+    weight = torch.randn(50, 16, requires_grad=True)
+    ids, targets = torch.randint(50, (2, 9)), torch.randint(50, (2, 9))
+    tied = module.TiedGradient()
+    loss = linear_cross_entropy(module.tied_embedding(ids, weight, tied).tanh(), weight, targets, None, tied)
+    (ours,) = torch.autograd.grad(3 * loss, weight)
+    theirs = F.cross_entropy((F.embedding(ids, weight).tanh() @ weight.T).flatten(0, 1), targets.flatten())
+    torch.testing.assert_close(ours, torch.autograd.grad(3 * theirs, weight)[0], rtol=1e-5, atol=1e-6)
+    assert tied.grad is None
+
+
+def test_gradients_are_handed_out_once():
+    hidden, weight, targets = inputs()
+    loss = linear_cross_entropy(hidden, weight, targets)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="run the forward pass again"):
+        loss.backward()

@@ -89,29 +89,23 @@ def native_config(config: BuddyGPTConfig, arch: str) -> PreTrainedConfig:
     fields |= {"rope_parameters": _native_rope(config), "dtype": config.dtype, "hidden_act": "silu"}
     if arch == "deepseek_v3":
         experts = config.mlp_kind == "moe"
-        # A dense model's experts exist in no layer; their numbers stand for those who read a config without asking.
-        numbers = (
-            {name: getattr(config, name) for name in _EXPERTS} | {"intermediate_size": config.moe_intermediate_size}
-            if experts
-            else dict(zip(_EXPERTS, (2, 1, 1, config.intermediate_size, 1.0), strict=True))
-            | {"intermediate_size": config.intermediate_size}
-        )
-        return DeepseekV3Config(
-            **fields,
-            **numbers,
-            **{name: getattr(config, name) for name in _LATENT},
-            architectures=["DeepseekV3ForCausalLM"],
-            num_key_value_heads=config.num_attention_heads,
-            first_k_dense_replace=0 if experts else config.num_hidden_layers,
-            num_nextn_predict_layers=0,
-            n_group=1,
-            topk_group=1,
-            norm_topk_prob=True,
-            rope_interleave=True,
-            moe_layer_freq=1,  # this and the next two: read by other servers
-            scoring_func="sigmoid",
-            topk_method="noaux_tc",
-        )
+        fields |= {name: getattr(config, name) for name in _LATENT}
+        if experts:
+            fields |= {name: getattr(config, name) for name in _EXPERTS}
+            fields["intermediate_size"] = config.moe_intermediate_size  # of no layer
+        else:  # the numbers of experts that are in no layer
+            fields |= dict(zip(_EXPERTS, (2, 1, 1, config.intermediate_size, 1.0), strict=True))
+            fields["intermediate_size"] = config.intermediate_size
+        fields |= {
+            "num_key_value_heads": config.num_attention_heads,
+            "first_k_dense_replace": 0 if experts else config.num_hidden_layers,
+            "num_nextn_predict_layers": 0,
+            "n_group": 1,
+            "topk_group": 1,
+            "norm_topk_prob": True,
+            "rope_interleave": True,
+        } | {"moe_layer_freq": 1, "scoring_func": "sigmoid", "topk_method": "noaux_tc"}  # these three for other servers
+        return DeepseekV3Config(**fields, architectures=["DeepseekV3ForCausalLM"])
     fields |= {
         "num_key_value_heads": config.num_key_value_heads,
         "intermediate_size": config.intermediate_size,

@@ -9,6 +9,7 @@ WORK/facts.json. Nothing of buddygpt can be imported here, and no code of the fo
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.modules["buddygpt"] = None  # type: ignore[assignment]
 
@@ -19,9 +20,10 @@ def main(folder: Path, work: Path) -> None:
     from safetensors.torch import load_file, save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model, info = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
     )
+    model, info = loaded
     probe = load_file(work / "probe.safetensors")
     with torch.inference_mode():
         logits = model.eval()(
@@ -32,7 +34,6 @@ def main(folder: Path, work: Path) -> None:
         "architecture": type(model).__name__,
         "parameters": model.num_parameters(),
         "faults": [str(key) for what in ("missing", "unexpected", "mismatched") for key in info[f"{what}_keys"]],
-        "eos": model.generation_config.eos_token_id,
     }
     texts = json.loads((work / "texts.json").read_text("utf-8"))
     if texts:

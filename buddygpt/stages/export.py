@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from buddygpt.data.tokenizer import load_tokenizer
-from buddygpt.events import Emit, Note, Table
+from buddygpt.events import Caution, Emit, Note, Table
 from buddygpt.hub.presence import see_model
 from buddygpt.model import BuddyGPTForCausalLM
 from buddygpt.model.architectures import see_known
@@ -16,6 +16,7 @@ from buddygpt.recipe.runs import find_model
 
 KINDS = ("hf",)
 LATER = ("gguf", "ollama")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 def run(target: str | None, runs: Path, *, to: str, arch: str, output: Path | None, emit: Emit) -> Exported:
@@ -48,7 +49,12 @@ def run(target: str | None, runs: Path, *, to: str, arch: str, output: Path | No
     model = load(source)
     if not isinstance(model, BuddyGPTForCausalLM):
         raise BuddyError(f"{source}: is a {type(model).__name__} already, which transformers loads as it is")
-    exported = export(model, folder, arch, load_tokenizer(str(source)))
+    tokenizer = None
+    if isinstance(source, Path) and not any((source / name).is_file() for name in TOKENIZER_FILES):
+        emit(Caution(f"{source}: holds no tokenizer, so the export has none"))
+    else:
+        tokenizer = load_tokenizer(str(source))
+    exported = export(model, folder, arch, tokenizer)
     rows = (
         ("architecture", exported.architecture),
         ("parameters", f"{exported.parameters:,}"),

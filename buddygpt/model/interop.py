@@ -74,7 +74,7 @@ def as_buddygpt(source: Path | str) -> BuddyGPTForCausalLM:
     if isinstance(model, BuddyGPTForCausalLM):
         return model
     try:
-        ours = from_state(model.config, model.state_dict())
+        ours = from_state(model.config, {n: _narrowed(t, model.dtype) for n, t in model.state_dict().items()})
     except BuddyError as error:
         raise BuddyError(f"{source}: {error}") from None
     config: Any = ours.config
@@ -182,3 +182,9 @@ def _load(source: Path | str) -> tuple[Any, dict[str, Any]]:
         if head.weight is not embedding.weight and not torch.equal(head.weight, embedding.weight):
             raise BuddyError(f"{source}: the head differs from the embedding, to which config.json ties it")
     return model, info
+
+
+def _narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """In the model's type, where that loses nothing: transformers widens routers to fp32 when it loads them."""
+    narrow = tensor.to(dtype)
+    return narrow if torch.equal(narrow.to(tensor.dtype), tensor) else tensor

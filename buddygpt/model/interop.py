@@ -74,7 +74,7 @@ def as_buddygpt(source: Path | str) -> BuddyGPTForCausalLM:
     if isinstance(model, BuddyGPTForCausalLM):
         return model
     try:
-        ours = from_state(model.config, {n: _narrowed(t, model.dtype) for n, t in model.state_dict().items()})
+        ours = from_state(model.config, model.state_dict())
     except BuddyError as error:
         raise BuddyError(f"{source}: {error}") from None
     config: Any = ours.config
@@ -151,6 +151,8 @@ def export(
             model.generation_config.save_pretrained(scratch)
         if tokenizer is not None:
             tokenizer.save_pretrained(scratch)
+        for weights in scratch.glob("*.safetensors"):  # written for the owner alone; a server may be another user
+            weights.chmod((scratch / "config.json").stat().st_mode)
         see_same_tensors(scratch, native, state, config)
         facts, logits = reload(scratch, config, tokenizer)
         difference, largest = compare(logits_of(in_fp32(model), *probe(config)), logits)
@@ -182,9 +184,3 @@ def _load(source: Path | str) -> tuple[Any, dict[str, Any]]:
         if head.weight is not embedding.weight and not torch.equal(head.weight, embedding.weight):
             raise BuddyError(f"{source}: the head differs from the embedding, to which config.json ties it")
     return model, info
-
-
-def _narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """In the model's type, where that loses nothing: transformers widens routers to fp32 when it loads them."""
-    narrow = tensor.to(dtype)
-    return narrow if torch.equal(narrow.to(tensor.dtype), tensor) else tensor

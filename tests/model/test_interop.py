@@ -277,7 +277,8 @@ def test_an_export_in_bf16_is_proved_and_has_the_tied_matrix_once(uneven, tmp_pa
     assert abs((tmp_path / "new" / "out" / "model.safetensors").stat().st_size - 2 * count) < 8_000  # the names
     assert exported.parameters == model.num_parameters()
     assert str(tmp_path) not in (tmp_path / "new" / "out" / "config.json").read_text()
-    same(as_buddygpt(tmp_path / "new" / "out").state_dict(), model.state_dict())
+    back = as_buddygpt(tmp_path / "new" / "out").to(torch.bfloat16)  # transformers widens the routers
+    same(back.state_dict(), model.state_dict())
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device"), RuntimeError("x")])

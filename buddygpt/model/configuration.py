@@ -8,7 +8,6 @@ from pydantic import ValidationError
 from transformers import PreTrainedConfig
 
 from buddygpt.model import origin
-from buddygpt.recipe.base import FieldError
 from buddygpt.recipe.model import ModelSection, flatten, unflatten
 from buddygpt.recipe.schema import Recipe
 
@@ -45,10 +44,7 @@ class BuddyGPTConfig(PreTrainedConfig):
 
     def __init__(self, **kwargs: Any):
         if origin.is_origin(kwargs):
-            try:
-                kwargs = origin.translate(kwargs)
-            except FieldError as error:
-                raise ValueError(f"{error.key}: {error}") from None
+            kwargs = origin.translate(kwargs)
         given = {k: v for k, v in kwargs.items() if v is not None}
         defaults = _defaults_for(given)
         try:

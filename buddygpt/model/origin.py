@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from buddygpt.recipe.base import FieldError
-
 _DEFAULTS = {
     "vocab_size": 151_669,
     "hidden_size": 4096,
@@ -36,21 +34,24 @@ def translate(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields under our names; what was left out has the origin's default.
 
     Raises:
-        FieldError: the model is not a dense one with grouped-query attention.
+        ValueError: the model is not a dense one with grouped-query attention.
     """
     if fields.get("attn_impl") == "mla":
-        raise FieldError("attn_impl", "the origin's mla mixes heads and positions; only its gqa models can be loaded")
+        raise ValueError("attn_impl: the origin's mla mixes heads and positions; only its gqa models can be loaded")
     if fields.get("n_expert") is not None:
-        raise FieldError("n_expert", "the origin's experts have no equal here; only its dense models can be loaded")
+        raise ValueError("n_expert: the origin's experts have no equal here; only its dense models can be loaded")
     if (activation := fields.get("hidden_act", "silu")) != "silu":
-        raise FieldError("hidden_act", f"'{activation}' is not silu, the only one here")
+        raise ValueError(f"hidden_act: '{activation}' is not silu, the only one here")
     ours = _DEFAULTS | {k: v for k, v in fields.items() if k not in _ONLY_THERE}
     if ours.get("num_key_value_heads") is None:
         ours["num_key_value_heads"] = ours["num_attention_heads"]
-    return ours | {
-        "attention_kind": "gqa",
-        "mlp_kind": "dense",
-        "attention_bias": True,
-        "max_position_embeddings": fields["num_seq_len"],
-        "rope_parameters": {"rope_type": "default", "rope_theta": fields.get("rope_theta", 100_000.0)},
-    }
+    rope = {"rope_type": "default", "rope_theta": fields.get("rope_theta", 100_000.0)}
+    return (
+        {"max_position_embeddings": fields["num_seq_len"], "rope_parameters": rope}
+        | ours
+        | {
+            "attention_kind": "gqa",
+            "mlp_kind": "dense",
+            "attention_bias": True,
+        }
+    )

@@ -24,6 +24,7 @@ from buddygpt.model.configuration import BuddyGPTConfig
 from buddygpt.recipe.errors import BuddyError, did_you_mean
 
 ARCHITECTURES = ("qwen2", "qwen3", "deepseek_v3")
+EXTENDED = "extended_max_position_embeddings"
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 _SHARED = (
@@ -86,7 +87,7 @@ def choose(config: BuddyGPTConfig, arch: str) -> str:
 def native_config(config: BuddyGPTConfig, arch: str) -> PreTrainedConfig:
     """The config of the same model in transformers' own architecture."""
     fields: dict[str, Any] = {name: getattr(config, name, None) for name in _SHARED}
-    fields |= {"rope_parameters": _native_rope(config), "dtype": config.dtype, "hidden_act": "silu"}
+    fields |= {"dtype": config.dtype, "hidden_act": "silu"} | _native_rope(config)
     if arch == "deepseek_v3":
         experts = config.mlp_kind == "moe"
         fields |= {name: getattr(config, name) for name in _LATENT}
@@ -152,7 +153,7 @@ def buddy_config(native: PreTrainedConfig) -> BuddyGPTConfig:
         raise BuddyError(f"architecture '{native.model_type}' cannot become a BuddyGPT; {', '.join(ARCHITECTURES)} can")
     _refuse(native, hidden_act="silu", attention_dropout=0.0)
     fields: dict[str, Any] = {name: getattr(native, name, None) for name in _SHARED}
-    fields |= {"rope_parameters": _our_rope(native), "dtype": native.dtype}
+    fields |= {"dtype": native.dtype} | _our_rope(native)
     if native.model_type == "deepseek_v3":
         fields |= {"attention_kind": "mla"} | {name: getattr(native, name) for name in _LATENT}
         _refuse(native, attention_bias=False)
@@ -221,21 +222,36 @@ def _renamed(name: str, parts: dict[str, str]) -> str:
 
 
 def _native_rope(config: BuddyGPTConfig) -> dict[str, Any]:
-    """transformers has no static NTK-aware scaling: it is the default with a larger base."""
+    """`rope_parameters`, and the context length where it depends on them.
+
+    transformers has no static NTK-aware scaling: it is the default with a larger base. Its dynamic scaling takes the
+    length before the scaling for `max_position_embeddings`; ours goes beside it, where only we look.
+    """
     rope = {k: v for k, v in config.rope_parameters.items() if v is not None}
-    if rope["rope_type"] != "ntk":
-        return rope
-    width = config.rotary_dim
-    power = width / (width - 2) if width > 2 else 0.0
-    return {"rope_type": "default", "rope_theta": rope["rope_theta"] * rope["factor"] ** power}
+    if rope["rope_type"] == "ntk":
+        width = config.rotary_dim
+        power = width / (width - 2) if width > 2 else 0.0
+        rope = {"rope_type": "default", "rope_theta": rope["rope_theta"] * rope["factor"] ** power}
+    fields: dict[str, Any] = {"rope_parameters": rope}
+    if rope["rope_type"] == "dynamic":
+        longest = config.max_position_embeddings
+        original = rope.pop("original_max_position_embeddings", longest)
+        fields["max_position_embeddings"] = original
+        if original != longest:
+            fields[EXTENDED] = longest
+    return fields
 
 
 def _our_rope(native: PreTrainedConfig) -> dict[str, Any]:
-    """transformers' dict, which its config classes make of the older flat fields too."""
+    """The fields of `_native_rope` turned back; transformers' config classes have brought older flat ones into shape."""
     rope = {k: v for k, v in dict(native.rope_parameters or {}).items() if v is not None and k != "type"}
     if rope.get("partial_rotary_factor") == 1:
         del rope["partial_rotary_factor"]
-    return rope
+    fields: dict[str, Any] = {"rope_parameters": rope}
+    if rope.get("rope_type") == "dynamic":
+        rope["original_max_position_embeddings"] = native.max_position_embeddings
+        fields["max_position_embeddings"] = getattr(native, EXTENDED, native.max_position_embeddings)
+    return fields
 
 
 def _unstacked(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from buddygpt.model import BuddyGPTForCausalLM
-from buddygpt.model.architectures import buddy_config, choose, native_config, native_state
+from buddygpt.model.architectures import _our_rope, buddy_config, choose, native_config, native_state
 from buddygpt.model.interop import as_buddygpt, export, from_state, load
 from buddygpt.recipe.errors import BuddyError
 
@@ -122,6 +122,11 @@ def test_rope_scalings_pass_through(make):
     assert native_config(config, "qwen2").rope_parameters == {
         "rope_type": "default", "rope_theta": 10_000.0 * 4.0 ** (8 / 6)
     }  # fmt: skip
+    dynamic = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0}
+    config.rope_parameters = dynamic | {"original_max_position_embeddings": 32}
+    theirs = native_config(config, "qwen2")
+    assert theirs.rope_parameters == dynamic and theirs.max_position_embeddings == 32
+    assert _our_rope(theirs) == {"rope_parameters": config.rope_parameters, "max_position_embeddings": 128}
 
 
 def test_older_flat_rope_fields():
@@ -306,7 +311,7 @@ def test_an_import_that_is_not_equal_is_refused(uneven, tmp_path, monkeypatch):
     model = uneven("gqa")
     theirs = Qwen2ForCausalLM(native_config(model.config, "qwen2"))
     theirs.save_pretrained(tmp_path)
-    rope = {"rope_type": "default", "rope_theta": 123.0}
-    monkeypatch.setattr("buddygpt.model.architectures._our_rope", lambda native: rope)
+    fields = {"rope_parameters": {"rope_type": "default", "rope_theta": 123.0}}
+    monkeypatch.setattr("buddygpt.model.architectures._our_rope", lambda native: fields)
     with pytest.raises(BuddyError, match="other logits"):
         as_buddygpt(tmp_path)

@@ -243,10 +243,12 @@ def _native_rope(config: BuddyGPTConfig) -> dict[str, Any]:
 
 
 def _our_rope(native: PreTrainedConfig) -> dict[str, Any]:
-    """The fields of `_native_rope` turned back; transformers' config classes have brought older flat ones into shape."""
+    """The fields of `_native_rope` turned back; older flat ones are in shape already, by transformers' config classes."""
     rope = {k: v for k, v in dict(native.rope_parameters or {}).items() if v is not None and k != "type"}
     if rope.get("partial_rotary_factor") == 1:
         del rope["partial_rotary_factor"]
+    if native.model_type == "deepseek_v3" and rope.get("rope_type") == "yarn":
+        rope = {"mscale": 0.0, "mscale_all_dim": 0.0} | rope  # left out, they are off there, and 1 here
     fields: dict[str, Any] = {"rope_parameters": rope}
     if rope.get("rope_type") == "dynamic":
         rope["original_max_position_embeddings"] = native.max_position_embeddings

@@ -243,7 +243,7 @@ def _native_rope(config: BuddyGPTConfig) -> dict[str, Any]:
 
 
 def _our_rope(native: PreTrainedConfig) -> dict[str, Any]:
-    """The fields of `_native_rope` turned back; older flat ones are in shape already, by transformers' config classes."""
+    """The fields of `_native_rope` turned back; transformers' config classes have shaped the older flat ones."""
     rope = {k: v for k, v in dict(native.rope_parameters or {}).items() if v is not None and k != "type"}
     if rope.get("partial_rotary_factor") == 1:
         del rope["partial_rotary_factor"]

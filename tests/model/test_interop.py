@@ -18,6 +18,7 @@ from transformers import (
 from buddygpt.model import BuddyGPTForCausalLM
 from buddygpt.model.architectures import _our_rope, buddy_config, choose, native_config, native_state
 from buddygpt.model.interop import as_buddygpt, export, from_state, load
+from buddygpt.recipe import model as sections
 from buddygpt.recipe.errors import BuddyError
 
 EXPORTABLE = {
@@ -127,6 +128,27 @@ def test_rope_scalings_pass_through(make):
     theirs = native_config(config, "qwen2")
     assert theirs.rope_parameters == dynamic and theirs.max_position_embeddings == 32
     assert _our_rope(theirs) == {"rope_parameters": config.rope_parameters, "max_position_embeddings": 128}
+
+
+SCALINGS = {
+    "linear": {}, "ntk": {}, "dynamic": {"original_max_position_embeddings": 32},
+    "yarn": {"original_max_position_embeddings": 32}, "llama3": {"original_max_position_embeddings": 32},
+}  # fmt: skip
+
+
+@pytest.mark.skipif(not hasattr(sections, "LinearRope"), reason="no scaling of rotary positions in this version")
+@pytest.mark.parametrize("kind", SCALINGS)
+@pytest.mark.parametrize("variant", ["gqa", "mla"])
+def test_scaled_positions_are_equal_there(uneven, tmp_path, variant, kind):
+    rope = {"rope_type": kind, "rope_theta": 10_000.0, "factor": 4.0} | SCALINGS[kind]
+    ours = uneven(variant, rope_parameters=rope)
+    arch = EXPORTABLE[variant]
+    native_config(ours.config, arch).save_pretrained(tmp_path)
+    save_file(native_state(ours.config, arch, ours.state_dict()), tmp_path / "model.safetensors", {"format": "pt"})
+    back = as_buddygpt(tmp_path)  # which compares logits over the whole context with transformers' own
+    assert back.config.max_position_embeddings == 128
+    ids = torch.randint(97, (1, 100))
+    torch.testing.assert_close(back(ids).logits, ours(ids).logits, rtol=0, atol=1e-5)
 
 
 def test_older_flat_rope_fields():

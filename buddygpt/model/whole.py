@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from buddygpt.model.architectures import EMBEDDING, HEAD
@@ -71,6 +72,6 @@ def whole_or_nothing(folder: Path) -> Iterator[Path]:
                 parent.rmdir()
         if is_disk_full(error):
             raise BuddyError(f"{folder}: no space left; nothing was written") from error
-        if isinstance(error, OSError):
-            raise BuddyError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        if isinstance(error, (OSError, SafetensorError)):
+            raise BuddyError(f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
         raise

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import buddygpt
-from buddygpt.cli import chat, data, later, pretrain, recipes
+from buddygpt.cli import chat, data, export, later, pretrain, recipes
 from buddygpt.recipe.errors import BuddyError
 
 
@@ -39,6 +39,7 @@ app.command("sft", context_settings=later.ANYTHING)(later.sft)
 app.command("dpo", context_settings=later.ANYTHING)(later.dpo)
 app.command("eval", context_settings=later.ANYTHING)(later.evaluate)
 app.command("chat")(chat.chat)
+app.command("export")(export.export)
 app.command("push", context_settings=later.ANYTHING)(later.push)
 
 

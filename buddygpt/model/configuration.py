@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 from transformers import PreTrainedConfig
 
+from buddygpt.model import origin
 from buddygpt.recipe.model import ModelSection, flatten, unflatten
 from buddygpt.recipe.schema import Recipe
 
@@ -31,6 +32,7 @@ class BuddyGPTConfig(PreTrainedConfig):
     Args:
         **kwargs: fields of `buddygpt.recipe.model.ModelSection`, flat (`attention_kind`, `mlp_kind`,
             `rope_parameters`), and whatever PreTrainedConfig knows. A field left out has buddygpt-0.1b's value.
+            Or the fields of the origin's config.json, which `buddygpt.model.origin` translates.
 
     Raises:
         ValueError: the geometry cannot be; the message names the field.
@@ -41,6 +43,8 @@ class BuddyGPTConfig(PreTrainedConfig):
     has_no_defaults_at_init = True  # config.json holds every field, so a later default changes no old model
 
     def __init__(self, **kwargs: Any):
+        if origin.is_origin(kwargs):
+            kwargs = origin.translate(kwargs)
         if kwargs.get("rope_scaling") is not None:
             raise ValueError("rope_scaling: is called rope_parameters here, and holds rope_type and rope_theta too")
         given = {k: v for k, v in kwargs.items() if v is not None}

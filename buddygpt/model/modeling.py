@@ -42,6 +42,14 @@ class DecoderOutput(BaseModelOutputWithPast):
     balance_B: Tensor | None = None
 
 
+class Embedding(nn.Embedding):
+    """An embedding whose gradient can be made together with that of the head."""
+
+    def forward(self, input: Tensor, tied: TiedGradient | None = None) -> Tensor:
+        """Ids (B, T) to rows (B, T, C)."""
+        return super().forward(input) if tied is None else tied_embedding(input, self.weight, tied)
+
+
 class DecoderLayer(GradientCheckpointingLayer):
     """Attention, then feed-forward, each on the normalised stream and added back to it."""
 
@@ -122,7 +130,7 @@ class BuddyGPTModel(BuddyGPTPreTrainedModel):
 
     def __init__(self, config: BuddyGPTConfig):
         super().__init__(config)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config, i) for i in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.gradient_checkpointing = False
@@ -143,6 +151,7 @@ class BuddyGPTModel(BuddyGPTPreTrainedModel):
         document_ids: Tensor | None = None,
         output_hidden_states: bool | None = None,
         past_key_values: Cache | None = None,
+        tied: TiedGradient | None = None,
         **kwargs: Any,
     ) -> DecoderOutput:
         """Run the decoder.
@@ -159,13 +168,14 @@ class BuddyGPTModel(BuddyGPTPreTrainedModel):
             document_ids: (B, T), equal within each packed document; documents do not see one another. No cache.
             output_hidden_states: also return the stream before each layer and after the final norm.
             past_key_values: `cache` by its older name.
+            tied: where the gradient of a head that is the embedding's own matrix will be found.
 
         Raises:
             ValueError: not exactly one of input_ids and inputs_embeds; packed documents together with a cache.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
-        x_BTC = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        x_BTC = self._embedded(input_ids, tied) if inputs_embeds is None else inputs_embeds
         cache = past_key_values if cache is None else cache
         if use_cache is None:
             use_cache = not self.training and document_ids is None and bool(getattr(self.config, "use_cache", True))
@@ -202,6 +212,9 @@ class BuddyGPTModel(BuddyGPTPreTrainedModel):
         x_BTC = self.norm(x_BTC)
         hidden_states = (*states[:-1], x_BTC) if output_hidden_states else None
         return DecoderOutput(x_BTC, hidden_states=hidden_states, balance_B=balance_B, **{CACHE: cache})  # type: ignore[arg-type]
+
+    def _embedded(self, input_ids: Tensor | None, tied: TiedGradient | None) -> Tensor:
+        return self.embed_tokens(input_ids) if tied is None else self.embed_tokens(input_ids, tied)
 
 
 def _positions(attention_mask: Tensor | None, past: int | Tensor, tokens: int, device: torch.device) -> Tensor:
@@ -262,8 +275,7 @@ class BuddyGPTForCausalLM(BuddyGPTPreTrainedModel, GenerationMixin):
             shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
         tied = None
         if shift_labels is not None and input_ids is not None and self._is_one_gradient():
-            tied = TiedGradient()
-            input_ids, inputs_embeds = None, tied_embedding(input_ids, self.lm_head.weight, tied)
+            tied = kwargs["tied"] = TiedGradient()
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -295,12 +307,7 @@ class BuddyGPTForCausalLM(BuddyGPTPreTrainedModel, GenerationMixin):
         )  # type: ignore[arg-type]
 
     def _is_one_gradient(self) -> bool:
-        """Whether head and embedding are one matrix that learns, and nothing else watches the embedding's call."""
-        table = self.model.embed_tokens
-        return (
-            torch.is_grad_enabled()
-            and self.lm_head.weight is table.weight
-            and table.weight.requires_grad
-            and not (table._forward_hooks or table._forward_pre_hooks)
-            and not torch.compiler.is_compiling()
-        )
+        """Whether head and embedding are one matrix that learns."""
+        weight = self.lm_head.weight
+        one = weight is self.model.embed_tokens.weight and isinstance(self.model.embed_tokens, Embedding)
+        return one and weight.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()

@@ -3,6 +3,7 @@
 runs/NAME/recipe.yaml     the resolved recipe
 runs/NAME/data            a link to the prepared shards, which runs with the same data share
 runs/NAME/pretrain/       checkpoints/  model/  metrics.jsonl  report.html
+runs/NAME/export/         the model for other programs, a folder for each kind
 """
 
 from __future__ import annotations
@@ -167,6 +168,33 @@ def find_run(root: Path, name: str) -> Run:
         if run.name == name:
             return run
     raise BuddyError(f"{name}: no such run below {root}/{did_you_mean(name, [r.name for r in runs])}")
+
+
+def find_model(target: str | None, runs: Path) -> Path | str:
+    """The model folder or hub id that a target names.
+
+    Raises:
+        BuddyError: nothing of that name; names near ones.
+    """
+    if target is None:
+        return newest_model(runs)
+    path = Path(target)
+    if (path / "config.json").is_file():
+        return path
+    if (path / "recipe.yaml").is_file() or (runs / target / "recipe.yaml").is_file():
+        run = Run(path) if (path / "recipe.yaml").is_file() else find_run(runs, target)
+        for model in run.finished():
+            return model
+        raise BuddyError(
+            f"{run.path}: no stage of this run has finished; go on: `buddy pretrain {run.path}/recipe.yaml --resume`"
+        )
+    if path.exists():
+        raise BuddyError(f"{path}: neither a run nor a model folder (no config.json in it)")
+    if target.count("/") == 1 and not target.startswith((".", "/", "~", "runs/")):
+        return target
+    if runs_in(runs):
+        find_run(runs, target)
+    raise BuddyError(f"{target}: no such run, folder or hub id (owner/name)")
 
 
 def dump_yaml(data: dict[str, Any]) -> str:

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-import buddygpt.model  # noqa: F401  registers the Auto classes
 from buddygpt.data.tokenizer import DocumentEncoder, largest_id, load_tokenizer
 from buddygpt.events import Caution, Emit, Note
+from buddygpt.hub.presence import see_model
 from buddygpt.model.cache import PrefixCache
 from buddygpt.model.generation import CharacterStream, stop_ids, stream
+from buddygpt.model.interop import load
 from buddygpt.model.sampling import Sampling
 from buddygpt.recipe.errors import BuddyError
-from buddygpt.recipe.runs import Run, find_run, newest_model, runs_in
+from buddygpt.recipe.runs import find_model
 
 
 @dataclass
@@ -129,76 +130,8 @@ def open_conversation(target: str | None, runs: Path, sampling: Sampling, emit: 
     if target is None:
         emit(Note(f"model: {folder}"))
     if isinstance(folder, str):
-        _ask_hub(folder)
+        see_model(folder)
     tokenizer = load_tokenizer(str(folder))
-    model = load_model(folder)
+    model = load(folder)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     return Conversation(model.to(device).eval(), tokenizer, sampling, emit)
-
-
-def _ask_hub(id: str) -> None:
-    """See that the hub has the model, once and briefly: loading would try again for half a minute.
-
-    Raises:
-        BuddyError: it does not, or cannot be reached.
-    """
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
-
-    if isinstance(try_to_load_from_cache(id, "config.json"), str):
-        return
-    try:
-        HfApi().model_info(id, timeout=4.0)
-    except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BuddyError(f"{id}: neither a folder here nor to be had from the hub: {reason}") from None
-
-
-def find_model(target: str | None, runs: Path) -> Path | str:
-    """The model folder or hub id that a target names.
-
-    Raises:
-        BuddyError: nothing of that name; names near ones.
-    """
-    if target is None:
-        return newest_model(runs)
-    path = Path(target)
-    if (path / "config.json").is_file():
-        return path
-    if (path / "recipe.yaml").is_file() or (runs / target / "recipe.yaml").is_file():
-        run = Run(path) if (path / "recipe.yaml").is_file() else find_run(runs, target)
-        for model in run.finished():
-            return model
-        raise BuddyError(
-            f"{run.path}: no stage of this run has finished; go on: `buddy pretrain {run.path}/recipe.yaml --resume`"
-        )
-    if path.exists():
-        raise BuddyError(f"{path}: neither a run nor a model folder (no config.json in it)")
-    if target.count("/") == 1 and not target.startswith((".", "/", "~", "runs/")):
-        return target
-    if runs_in(runs):
-        find_run(runs, target)
-    raise BuddyError(f"{target}: no such run, folder or hub id (owner/name)")
-
-
-def load_model(source: Path | str) -> Any:
-    """A causal language model whose weights are all there and all finite; never with remote code.
-
-    Raises:
-        BuddyError: it cannot be loaded; says why.
-    """
-    try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            source, dtype="auto", trust_remote_code=False, output_loading_info=True
-        )
-    except Exception as error:  # libraries raise anything here: a cut file, a strange config, no network
-        reason = " ".join(str(error).split())
-        raise BuddyError(f"{source}: cannot be loaded: {type(error).__name__}: {reason[:300]}") from error
-    for what, keys in (("missing", info["missing_keys"]), ("misshapen", info["mismatched_keys"])):
-        if keys:
-            names = ", ".join(sorted(str(k) for k in keys)[:3])
-            raise BuddyError(f"{source}: {len(keys)} tensor(s) {what} ({names}); the folder is not a whole model")
-    for name, parameter in model.named_parameters():
-        if not bool(parameter.isfinite().all()):
-            raise BuddyError(f"{source}: {name} holds numbers that are not finite; the model is broken")
-    return model

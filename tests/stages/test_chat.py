@@ -8,8 +8,10 @@ import torch
 from buddygpt.data.tokenizer import train_tokenizer
 from buddygpt.events import Caution, silent
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
+from buddygpt.model.interop import load
 from buddygpt.recipe.errors import BuddyError
-from buddygpt.stages.chat import Conversation, Sampling, find_model, load_model, open_conversation
+from buddygpt.recipe.runs import find_model
+from buddygpt.stages.chat import Conversation, Sampling, open_conversation
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -146,12 +148,12 @@ def test_broken_folders_are_told(folder):
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BuddyError, match="cannot be loaded"):
-        load_model(folder)
+        load(folder)
     weights.write_bytes(whole)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
     with pytest.raises(BuddyError, match="missing"):
-        load_model(folder)
+        load(folder)
 
 
 def test_weights_that_are_not_finite_are_told(model, tokenizer, tmp_path):
@@ -161,4 +163,4 @@ def test_weights_that_are_not_finite_are_told(model, tokenizer, tmp_path):
         model.save_pretrained(tmp_path)
         model.model.norm.weight[0] = before
     with pytest.raises(BuddyError, match=r"model.norm.weight holds numbers that are not finite"):
-        load_model(tmp_path)
+        load(tmp_path)

@@ -1,0 +1,32 @@
+"""`buddy export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from buddygpt.cli import options
+from buddygpt.cli.render import Renderer
+
+
+def export(
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="[TARGET]", help="A model folder, run or hub id; the newest model where left out."),
+    ] = None,
+    to: Annotated[str, typer.Option("--to", metavar="KIND", help="hf: a folder for transformers alone.")] = "hf",
+    arch: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, or qwen2, qwen3, deepseek_v3: the architecture to write.")
+    ] = "auto",
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where to; runs/NAME/export/hf or FOLDER-hf where left out."),
+    ] = None,
+) -> None:
+    """Write a model that loads without buddygpt, and see that it does."""
+    from buddygpt.stages import export as stage
+
+    with Renderer() as renderer:
+        stage.run(target, options.RUNS, to=to, arch=arch, output=output, emit=renderer.emit)

@@ -90,6 +90,17 @@ class PretrainSection(Section):
     """Gradients are scaled down to this global norm."""
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
     """Compute type under autocast; weights, moments and statistics stay in fp32."""
+    attn_implementation: Literal[
+        "auto",
+        "flash_attention_4",
+        "flash_attention_3",
+        "flash_attention_2",
+        "varlen_attn",
+        "sdpa",
+        "flex_attention",
+        "eager",
+    ] = "auto"
+    """What computes attention; `auto` takes the fastest that is right for the device, a named one never falls back."""
     isolate_documents: bool = True
     """Documents that share a window do not see one another."""
     gradient_checkpointing: bool = False

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 CHINESE = {
     "active for a token": "每词元激活",
     "attention": "注意力",
+    "attention by": "注意力由谁计算",
+    "passed over": "未选用",
     "data": "数据",
     "device": "设备",
     "documents": "文档",

@@ -13,7 +13,7 @@ from buddygpt.recipe.geometry import count_parameters, remarks
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
 from buddygpt.training import checkpoints
-from buddygpt.training.facts import checkpoint_bytes, memory_rows, model_rows, outline, training_rows
+from buddygpt.training.facts import checkpoint_bytes, memory_rows, model_rows, training_attention, training_rows
 from buddygpt.training.setup import accumulation_steps, check_precision, find_device
 
 
@@ -28,9 +28,9 @@ def run(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> None:
     section = recipe.pretrain
     device = find_device()
     check_precision(section, device)
+    training_attention(recipe, device)
     accumulation = accumulation_steps(section, device.processes)
-    model = outline(recipe)
-    emit(Table(recipe.name, ("", ""), tuple(model_rows(recipe, model))))
+    emit(Table(recipe.name, ("", ""), tuple(model_rows(recipe))))
     emit(Table("training", ("", ""), tuple(training_rows(recipe, device, accumulation))))
     emit(Table("memory", ("", ""), tuple(memory_rows(recipe, device))))
     emit(Table("data", ("source", "weight", "what"), tuple(_source_rows(recipe))))

@@ -31,7 +31,7 @@ from buddygpt.report.page import Report, load_rows, write_report
 from buddygpt.training import checkpoints
 from buddygpt.training.balance import Balance
 from buddygpt.training.callbacks import Brake, Meter, Samples, Seal
-from buddygpt.training.facts import checkpoint_bytes, memory_rows, model_rows, training_rows
+from buddygpt.training.facts import checkpoint_bytes, memory_rows, model_rows, training_attention, training_rows
 from buddygpt.training.setup import (
     accumulation_steps,
     check_precision,
@@ -89,6 +89,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     start = _start(folder / "checkpoints", resume)
     device = find_device()
     check_precision(section, device)
+    training_attention(recipe, device)
     accumulation = accumulation_steps(section, device.processes)
     _check_space(recipe, folder)
     prepared = _prepared(recipe, cache, emit)
@@ -111,7 +112,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     baseline = ngram_baseline(training, ends, tokenizer, prepared.path / "baseline.json")
     built_with = versions()
     facts = {
-        "model": model_rows(recipe, model),
+        "model": model_rows(recipe),
         "training": training_rows(recipe, device, accumulation),
         "memory": memory_rows(recipe, device),
         "data": [(name, f"{epochs:.2f} epochs") for name, epochs in windows.epochs().items()]
@@ -161,8 +162,11 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
 
 def _fresh_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> BuddyGPTForCausalLM:
     """The model with initial weights, and with the settings that it generates by later."""
+    backend = recipe.pretrain.attn_implementation if recipe.pretrain else None
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    model = BuddyGPTForCausalLM(BuddyGPTConfig.from_recipe(recipe, bos_token_id=None, **ends))
+    model = BuddyGPTForCausalLM(
+        BuddyGPTConfig.from_recipe(recipe, bos_token_id=None, attn_implementation=backend, **ends)
+    )
     model.generation_config = GenerationConfig(do_sample=True, temperature=0.8, top_p=0.95, **ends)
     return model
 

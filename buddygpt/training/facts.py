@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
-from buddygpt.model.cost import cache_bytes, count_flops, training_memory
+from buddygpt.model import BuddyGPTConfig
+from buddygpt.model.attention import ATTENTION
+from buddygpt.model.cost import COMPUTE_TYPES, cache_bytes, count_flops, training_memory
+from buddygpt.model.flash import AUTO, Backend, Demand, UnsupportedError, choose, survey
 from buddygpt.recipe.base import spell, spell_bytes
+from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.geometry import count_parameters, native_architecture
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.schema import Recipe
@@ -15,13 +18,7 @@ from buddygpt.training.setup import Device
 Rows = list[tuple[str, str]]
 
 
-def outline(recipe: Recipe) -> BuddyGPTForCausalLM:
-    """The recipe's model on the meta device: shapes without memory."""
-    with torch.device("meta"):
-        return BuddyGPTForCausalLM(BuddyGPTConfig.from_recipe(recipe))
-
-
-def model_rows(recipe: Recipe, model: BuddyGPTForCausalLM) -> Rows:
+def model_rows(recipe: Recipe) -> Rows:
     """Size and shape."""
     parameters = count_parameters(recipe.model)
     total = parameters.total
@@ -33,10 +30,45 @@ def model_rows(recipe: Recipe, model: BuddyGPTForCausalLM) -> Rows:
         ("layers x width", f"{recipe.model.num_hidden_layers} x {recipe.model.hidden_size}"),
         ("vocabulary", f"{recipe.model.vocab_size:,}"),
         ("feed-forward", recipe.model.mlp.kind),
-        ("attention", f"{recipe.model.attention.kind}, computed by {model.config._attn_implementation}"),
+        ("attention", recipe.model.attention.kind),
         ("native architecture", native_architecture(recipe.model) or "none"),
     ]
     return rows
+
+
+def training_attention(recipe: Recipe, device: Device) -> Backend:
+    """What computes attention in training.
+
+    Raises:
+        BuddyError: the recipe names a backend that cannot do it here.
+    """
+    section = recipe.pretrain
+    assert isinstance(section, PretrainSection)
+    try:
+        return choose(section.attn_implementation, training_demand(recipe, device))
+    except UnsupportedError as error:
+        raise BuddyError(f"pretrain.attn_implementation: {error}") from None
+
+
+def attention_rows(recipe: Recipe, device: Device) -> Rows:
+    """What computes attention in training, and why not the others."""
+    backend = training_attention(recipe, device)
+    if recipe.pretrain and recipe.pretrain.attn_implementation != AUTO:
+        return [("attention by", f"{backend.name}, as the recipe says")]
+    others = survey(training_demand(recipe, device))
+    passed_over = "; ".join(f"{name}: {reason}" for name, reason in others if reason is not None)
+    return [("attention by", backend.name), ("passed over", passed_over)]
+
+
+def training_demand(recipe: Recipe, device: Device) -> Demand:
+    """What training asks of an attention backend."""
+    section = recipe.pretrain
+    assert isinstance(section, PretrainSection)
+    with torch.device("meta"):
+        attention = ATTENTION[recipe.model.attention.kind](BuddyGPTConfig.from_recipe(recipe), 0)
+    key_width, value_width = attention.widths(section.sequence_length, section.sequence_length)
+    kind = "runs" if section.isolate_documents else "plain"
+    return Demand(device.kind, COMPUTE_TYPES[section.precision], key_width, value_width, kind, gradient=True)
 
 
 def memory_rows(recipe: Recipe, device: Device) -> Rows:
@@ -73,6 +105,7 @@ def training_rows(recipe: Recipe, device: Device, accumulation: int) -> Rows:
         ("schedule", section.schedule.kind),
         ("tokens", f"{tokens:,} in {section.steps:,} steps"),
         ("tokens a step", f"{spell(section.tokens_per_batch)} = {batch}"),
+        *attention_rows(recipe, device),
         ("documents", documents),
         ("operations", f"{tokens * flops.training:.2g} FLOP"),
     ]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 
 import pytest
 
+from buddygpt.model.flash import BACKENDS, Eager
 from tests.conftest import TOY
 
 MLA = (
@@ -181,3 +183,20 @@ def test_a_checkpoint_cut_short_is_refused_by_name(buddy, toy, tmp_path):
     outcome = buddy("pretrain", "tiny", "--resume", *toy())
     assert outcome.code == 2
     assert "checkpoint-2: model.safetensors has" in outcome.err and outcome.err.count("\n") == 1
+
+
+def test_attention_is_computed_by_what_the_recipe_names(buddy, toy, tmp_path, monkeypatch):
+    refused = buddy("pretrain", "tiny", *toy("pretrain.attn_implementation=flash_attention_2"))
+    assert refused.code == 2
+    assert "pretrain.attn_implementation: attention by flash_attention_2: needs a CUDA device" in refused.err
+    assert "use auto, which takes sdpa" in refused.err
+    assert list(tmp_path.iterdir()) == []
+    told = buddy("pretrain", "tiny", *toy(), "--dry-run").out
+    assert re.search(r"attention by +sdpa\n", told)
+    assert "eager: the reference, slower" in told
+    calls = []
+    monkeypatch.setattr(Eager, "attend", lambda self, *a: calls.append(1) or BACKENDS["sdpa"].attend(*a))
+    named = buddy("pretrain", "tiny", *toy("pretrain.attn_implementation=eager"))
+    assert named.code == 0, named.err
+    assert "eager, as the recipe says" in named.out
+    assert calls

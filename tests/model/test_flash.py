@@ -1,10 +1,13 @@
 """Every attention backend against one that says what it means, query by query."""
 
+from typing import get_args
+
 import pytest
 import torch
 
 from buddygpt.model.flash import AUTO, BACKENDS, Demand, UnsupportedError, attend, choose, survey
 from buddygpt.model.visibility import Visibility
+from buddygpt.recipe.pretrain import PretrainSection
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -158,6 +161,11 @@ def test_auto_on_gpus(monkeypatch, capability, kind, dtype):
         assert chosen == "flash_attention_2"
     else:
         assert chosen == "sdpa"
+
+
+def test_recipes_know_every_backend():
+    named = get_args(PretrainSection.model_fields["attn_implementation"].annotation)
+    assert named == (AUTO, *BACKENDS)
 
 
 def test_the_model_takes_transformers_names(make):

@@ -50,3 +50,7 @@ class GQAttention(nn.Module):
             k_BKSD, v_BKSD = cache.update(k_BKSD, v_BKSD, self.layer_idx)
         y_BHTD = attend(q_BHTD, k_BKSD, v_BKSD, visible, self.head_dim**-0.5, self.config._attn_implementation)
         return self.o_proj(y_BHTD.transpose(1, 2).flatten(2))
+
+    def widths(self, keys: int, queries: int) -> tuple[int, int]:
+        """Widths of a key and of a value head as the backend gets them."""
+        return self.head_dim, self.head_dim

@@ -76,6 +76,12 @@ class MLAttention(nn.Module):
         expanded = keys * spelling + queries * keys * (self.nope + self.value + self.rope)
         return absorbed < expanded
 
+    def widths(self, keys: int, queries: int) -> tuple[int, int]:
+        """Widths of a key and of a value head as the backend gets them."""
+        if self._is_absorbed(keys, queries):
+            return self.rank + self.rope, self.rank + self.rope
+        return self.nope + self.rope, self.value
+
     def _absorbed(self, q_nope: Tensor, q_rope: Tensor, k_B1SD: Tensor, visible: Visibility) -> Tensor:
         spell_k, spell_v = self._spelling(q_nope.dtype)
         q_BHTD = torch.cat((q_nope @ spell_k, q_rope), dim=-1)

@@ -13,6 +13,7 @@ from buddygpt.data.windows import TokenStream, TrainingWindows, evaluation_windo
 from buddygpt.events import silent
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 from buddygpt.recipe.pretrain import PretrainSection
+from buddygpt.training import balance as balancing
 from buddygpt.training.callbacks import Brake, Meter, Seal
 from buddygpt.training.checkpoints import newest_checkpoint
 from buddygpt.training.trainer import HeldOut, PretrainTrainer
@@ -29,6 +30,13 @@ SECTION = {
 }
 
 
+DENSE = {"intermediate_size": 48}
+EXPERTS = {
+    "mlp_kind": "moe", "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1,
+    "moe_intermediate_size": 24, "router_bias_update_rate": 1 / 64, "router_aux_loss_coef": 0.01,
+}  # fmt: skip
+
+
 class Shard:
     def __init__(self, seed, tokens):
         rng = np.random.default_rng(seed)
@@ -41,7 +49,7 @@ class Shard:
 def train(tmp_path):
     """Train in `tmp_path/NAME`: stop after `stop` steps, go on where `resume`; gives trainer and metrics."""
 
-    def run(name, *, stop=None, resume=False, isolate=True, **changes):
+    def run(name, *, stop=None, resume=False, isolate=True, mlp=DENSE, **changes):
         section = PretrainSection.model_validate(SECTION | changes | {"isolate_documents": isolate})
         folder = tmp_path / name
         start = newest_checkpoint(folder / "checkpoints") if resume else None
@@ -54,12 +62,14 @@ def train(tmp_path):
         model = BuddyGPTForCausalLM(
             BuddyGPTConfig(
                 vocab_size=64, hidden_size=32, num_hidden_layers=2, max_position_embeddings=32,
-                num_attention_heads=4, num_key_value_heads=2, intermediate_size=48,
+                num_attention_heads=4, num_key_value_heads=2, **mlp,
             )
         )  # fmt: skip
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), eos_token="<e>", pad_token="<e>")
         brake = Brake()
-        meter = Meter(folder / "metrics.jsonl", section, silent, int(start.name[11:]) if start else 0)
+        balance = balancing.Balance()
+        step = int(start.name[11:]) if start else 0
+        meter = Meter(folder / "metrics.jsonl", section, silent, step, balance.figures)
 
         class StopAt(Brake):
             def on_step_end(self, args, state, control, **kwargs):
@@ -68,7 +78,7 @@ def train(tmp_path):
 
         trainer = PretrainTrainer(
             model, tokenizer, section, windows, [HeldOut("v", held, stop_at, 2 * stop_at)], folder / "checkpoints",
-            [StopAt(), brake, Seal({"recipe.yaml": "x"}, 2), meter],
+            [balance, StopAt(), brake, Seal({"recipe.yaml": "x"}, 2), meter],
             section.tokens_per_batch // section.sequence_length // section.micro_batch_size,
         )  # fmt: skip
         trainer.train(resume_from_checkpoint=str(start) if start else None)
@@ -87,7 +97,9 @@ def evaluations(rows):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"optimizer": {"kind": "adamw", "learning_rate": 1e-2}}], ids=["muon", "adamw"]
+    "changes",
+    [{}, {"optimizer": {"kind": "adamw", "learning_rate": 1e-2}}, {"mlp": EXPERTS}],
+    ids=["muon", "adamw", "experts"],
 )
 def test_stopped_and_gone_on_equals_unbroken(train, changes):
     whole, rows = train("whole", **changes)
@@ -97,8 +109,10 @@ def test_stopped_and_gone_on_equals_unbroken(train, changes):
     assert list(losses(rows)) == list(range(1, 13))
     assert losses(broken) == losses(rows)
     assert evaluations(broken) == evaluations(rows)
-    for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+    for a, b in zip(whole.model.state_dict().values(), again.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+    biases = [b for n, b in again.model.named_buffers() if n.endswith("e_score_correction_bias")]
+    assert len(biases) == (2 if "mlp" in changes else 0) and any(b.any() for b in biases) == bool(biases)
 
 
 def test_killed_after_a_save_and_gone_on_equals_unbroken(train, tmp_path):
@@ -122,6 +136,36 @@ def test_how_a_batch_is_split_changes_nothing_but_rounding(train):
         other = losses(train(f"split {micro}", **changes | {"micro_batch_size": micro})[1])
         assert list(other) == list(one)
         assert np.allclose(list(other.values()), list(one.values()), rtol=0, atol=2e-4)
+
+
+def test_how_a_batch_is_split_changes_nothing_for_experts(train):
+    """Over few steps: once rounding has turned one choice of a token, the runs go ways of their own."""
+    changes = {"precision": "fp32", "tokens": 2 * 256, "mlp": EXPERTS | {"router_aux_loss_coef": 1.0}}
+    whole, split = (train(str(micro), micro_batch_size=micro, **changes)[1] for micro in (16, 2))
+    for a, b in zip(whole[:2], split[:2], strict=True):
+        for key in ("loss", "grad_norm", "max_violation"):
+            assert a[key] == pytest.approx(b[key], rel=1e-4), key
+
+
+def test_the_bias_moves_once_in_a_step_on_the_tokens_of_all_its_micro_batches(train, monkeypatch):
+    """Four micro-batches a step; evaluations between the steps count nothing."""
+    counts, moved = [], []
+    monkeypatch.setattr(balancing, "load_figures", lambda c: counts.append(c) or {"max_violation": [len(counts), 0.5]})
+    move = balancing.move_biases
+
+    def watched(model, tokens_LE, rate):
+        before = torch.stack([g.e_score_correction_bias.clone() for g in balancing.gates(model)])
+        move(model, tokens_LE, rate)
+        moved.append(torch.stack([g.e_score_correction_bias for g in balancing.gates(model)]) - before)
+
+    monkeypatch.setattr(balancing, "move_biases", watched)
+    trainer, rows = train("run", mlp=EXPERTS, gradient_checkpointing=True)
+    assert [c.sum(-1).tolist() for c in counts] == [[512, 512]] * 12  # 256 tokens, two experts each
+    for tokens_LE, move_LE in zip(counts, moved, strict=True):
+        assert torch.equal(move_LE, (128 - tokens_LE).sign() / 64)
+    assert any(m.any() for m in moved)
+    assert {r["step"]: r["max_violation"][0] for r in rows if "loss" in r} == {s: s for s in range(1, 13)}
+    assert all(gate.tokens_per_expert is None for gate in balancing.gates(trainer.model))
 
 
 def test_losses_are_per_token_and_start_where_they_must(train):

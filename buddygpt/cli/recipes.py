@@ -10,7 +10,8 @@ import typer
 
 from buddygpt.cli import options
 from buddygpt.recipe.errors import BuddyError
-from buddygpt.recipe.geometry import remarks, size_line
+from buddygpt.recipe.geometry import size_line
+from buddygpt.recipe.lint import remarks
 from buddygpt.recipe.reference import json_schema
 from buddygpt.recipe.runs import dump_yaml
 from buddygpt.recipe.shipped import find_recipe, shipped_recipes, summary

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
+from buddygpt.model.attention.mla import takes_absorbed
 from buddygpt.model.configuration import BuddyGPTConfig
-from buddygpt.model.loss import chunk_rows
+from buddygpt.model.loss import BLOCK_COLUMNS, chunk_rows
 from buddygpt.recipe.geometry import (
     attention_matrices,
     cache_numbers,
@@ -67,6 +68,11 @@ def as_section(model: ModelSection | BuddyGPTConfig) -> ModelSection:
 def count_flops(model: ModelSection | BuddyGPTConfig, length: int, causal: bool = True) -> Flops:
     """Operations that the model needs for one token of a window of `length` tokens (PaLM, arXiv 2204.02311, app. B).
 
+    Latent attention counts by the order of products that a call without a cache takes, which its widths decide at any
+    length. Expanded, a head's scores take its query's width and its results its value's width. Absorbed, both take that
+    of latent and rotary key, for the keys are the values too and are multiplied whole; the spelling takes as much as
+    before, once for a token.
+
     Args:
         model: geometry.
         length: tokens in the window, one document.
@@ -75,14 +81,27 @@ def count_flops(model: ModelSection | BuddyGPTConfig, length: int, causal: bool 
             counts the scores that fused kernels compute again in their backward pass, which are left out here.
     """
     model = as_section(model)
-    key, value = head_widths(model)
     matrices = [*attention_matrices(model).values(), *mlp_matrices(model).values()]
     seen = length / 2 if causal else length
     return Flops(
         layers=2 * model.num_hidden_layers * sum(m.size * m.used for m in matrices),
-        scores=2 * model.num_hidden_layers * model.attention.num_attention_heads * (key + value) * seen,
+        scores=2 * model.num_hidden_layers * model.attention.num_attention_heads * sum(_score_widths(model)) * seen,
         head=2 * model.vocab_size * model.hidden_size,
     )
+
+
+def _is_absorbed(model: ModelSection) -> bool:
+    """Whether a window without a cache passes latent attention by its latents."""
+    if not isinstance(a := model.attention, MLA):
+        return False
+    return takes_absorbed(1, 1, a.kv_lora_rank, a.qk_rope_head_dim, a.qk_nope_head_dim, a.v_head_dim)
+
+
+def _score_widths(model: ModelSection) -> tuple[int, int]:
+    """Numbers of one head that a query is multiplied with, and that one weight of the softmax is multiplied with."""
+    if isinstance(a := model.attention, MLA) and _is_absorbed(model):
+        return a.kv_lora_rank + a.qk_rope_head_dim, a.kv_lora_rank + a.qk_rope_head_dim
+    return head_widths(model)
 
 
 def cache_bytes(model: ModelSection | BuddyGPTConfig, item: int = 2) -> int:
@@ -101,7 +120,8 @@ class Memory:
         gradients: fp32.
         optimizer: moments, fp32.
         activations: what one micro-batch keeps for its backward pass.
-        loss: what the chunked loss holds at its height.
+        loss: what the chunked loss holds at its height. Its gradient of the head becomes the matrix's own gradient;
+            only where micro-batches are accumulated do both exist at once.
     """
 
     weights: int
@@ -128,33 +148,34 @@ def training_memory(model: ModelSection | BuddyGPTConfig, section: PretrainSecti
         weights=FP32 * parameters.total,
         gradients=FP32 * parameters.total,
         optimizer=FP32 * moments,
-        activations=sum(activation_bytes(model, rows, precision, checkpointing).values()),
+        activations=sum(activation_bytes(model, rows, precision, checkpointing, device).values()),
         loss=sum(loss_bytes(model, rows, precision, device).values()),
     )
 
 
 def loss_bytes(model: ModelSection, rows: int, precision: str = "bf16", device: str = "cuda") -> dict[str, int]:
     """Bytes that model/loss.py holds for `rows` judged tokens at its height, by part."""
-    compute = COMPUTE_TYPES[precision]
+    compute, cpu = COMPUTE_TYPES[precision], device == "cpu"
     size, table = compute.itemsize, model.vocab_size * model.hidden_size
+    share = min(BLOCK_COLUMNS, model.vocab_size) * model.hidden_size if cpu else table
     chunk = chunk_rows(rows, model.vocab_size, compute, torch.device(device)) * model.vocab_size
     return {
-        "logits of a chunk": chunk * (size + (0 if device == "cpu" else FP32)),
+        "logits of a chunk": chunk * (size + (0 if cpu else FP32)),
         "head in the compute type": 0 if precision == "fp32" else table * size,
         "gradient of the head": FP32 * table,
-        "a chunk's share of it": size * table,
+        "a chunk's share of it": size * share,
         "gradient of the hidden states": size * rows * model.hidden_size,
     }
 
 
 def activation_bytes(
-    model: ModelSection, rows: int, precision: str = "bf16", checkpointing: bool = False
+    model: ModelSection, rows: int, precision: str = "bf16", checkpointing: bool = False, device: str = "cuda"
 ) -> dict[str, int]:
     """Bytes that autograd keeps of one micro-batch of `rows` tokens until its backward pass, by part.
 
     With checkpointing the layers keep their inputs alone, and one layer at a time is whole again.
     """
-    layer = _layer_bytes(model, rows, precision)
+    layer = _layer_bytes(model, rows, precision, device)
     width, layers = model.hidden_size, model.num_hidden_layers
     rotary = model.attention.qk_rope_head_dim if isinstance(model.attention, MLA) else head_widths(model)[0]
     ends = {
@@ -167,17 +188,29 @@ def activation_bytes(
     return {part: layers * count for part, count in layer.items()} | ends
 
 
-def _layer_bytes(model: ModelSection, rows: int, precision: str) -> dict[str, int]:
+def _layer_bytes(model: ModelSection, rows: int, precision: str, device: str) -> dict[str, int]:
     """What one layer keeps, by part."""
-    size = COMPUTE_TYPES[precision].itemsize
-    matrices = attention_matrices(model) | {n: m for n, m in mlp_matrices(model).items() if n != "gate"}
+    size, grouped = COMPUTE_TYPES[precision].itemsize, _is_grouped(model, precision, device)
+    matrices = attention_matrices(model) | {
+        name: matrix
+        for name, matrix in mlp_matrices(model).items()
+        if name != "gate" and (grouped or not name.startswith("experts."))
+    }
     copies = 0 if precision == "fp32" else size * sum(m.size * m.copies for m in matrices.values())
     return {
         "norms": rows * 2 * _norm_bytes(model.hidden_size),
         "attention": rows * _attention_bytes(model, size),
-        "feed-forward": rows * _mlp_bytes(model, size),
+        "feed-forward": rows * _mlp_bytes(model, size, grouped),
         "weights in the compute type": copies,
     }
+
+
+def _is_grouped(model: ModelSection, precision: str, device: str) -> bool:
+    """Whether experts pass in grouped products, which keep all experts' weights, and not one after the other."""
+    if not isinstance(model.mlp, MoE):
+        return False
+    aligned = model.hidden_size % 8 == 0 and model.mlp.moe_intermediate_size % 8 == 0
+    return device == "cuda" and precision == "bf16" and aligned
 
 
 def _norm_bytes(width: int) -> int:
@@ -185,34 +218,38 @@ def _norm_bytes(width: int) -> int:
     return FP32 * (2 * width + 1)
 
 
-def _input_bytes(width: int, readers: int, size: int) -> int:
-    """A normalised vector that `readers` projections read: autocast copies it for each, fp32 shares one."""
-    return readers * width * size if size < FP32 else width * FP32
-
-
 def _attention_bytes(model: ModelSection, size: int) -> int:
     """One token's inputs of the projections, queries, keys, values, output and the softmax's log-sum."""
-    attention, width = model.attention, model.hidden_size
-    heads, (key, value) = attention.num_attention_heads, head_widths(model)
-    output = heads * (size * value + FP32)
+    attention, (key, value) = model.attention, head_widths(model)
+    heads, entry = attention.num_attention_heads, size * model.hidden_size
     if isinstance(attention, GQA):
-        queries, shared = heads * key, attention.num_key_value_heads * key
-        norms = sum(_norm_bytes(key) * n for n in (heads, attention.num_key_value_heads)) if attention.qk_norm else 0
-        return _input_bytes(width, 3, size) + size * (queries + 2 * shared) + output + norms
-    latents = sum(_norm_bytes(rank) + size * rank for rank in (attention.q_lora_rank, attention.kv_lora_rank))
-    keys_values = heads * (attention.qk_nope_head_dim + value)
-    again = size * heads * value  # its output comes head by head, so that o_proj reads a copy
-    return _input_bytes(width, 2, size) + latents + size * (2 * heads * key + keys_values) + output + again
+        shared = attention.num_key_value_heads
+        norms = _norm_bytes(key) * (heads + shared) if attention.qk_norm else 0
+        return entry + norms + 2 * size * key * (heads + shared) + FP32 * heads
+    latent = attention.kv_lora_rank + attention.qk_rope_head_dim
+    ranks = (attention.q_lora_rank, attention.kv_lora_rank)
+    entry += sum(_norm_bytes(rank) for rank in ranks) + size * (attention.q_lora_rank + latent) + FP32 * heads
+    if _is_absorbed(model):  # the plain part of the query, the query as spelt, the result before it is spelt
+        return entry + size * heads * (attention.qk_nope_head_dim + 2 * latent + value)
+    # The fused kernels take one width: the narrower side is filled up. What o_proj reads is a copy, head beside head.
+    wide = max(key, value)
+    values = key if value < key else attention.qk_nope_head_dim + value
+    return entry + size * heads * (3 * wide + values + value)
 
 
-def _mlp_bytes(model: ModelSection, size: int) -> int:
-    """One token's inputs of gate and up, and four vectors of the inner width."""
+def _mlp_bytes(model: ModelSection, size: int, grouped: bool) -> int:
+    """One token's input of gate and up, and four vectors of the inner width."""
     mlp, width = model.mlp, model.hidden_size
     if not isinstance(mlp, MoE):
-        return _input_bytes(width, 2, size) + 4 * size * mlp.intermediate_size
+        return size * (width + 4 * mlp.intermediate_size)
     inner, chosen = mlp.moe_intermediate_size, mlp.num_experts_per_tok
-    shared = _input_bytes(width, 2, size) + 4 * size * inner * mlp.n_shared_experts
-    # Row and slot, the gathered inputs, the inner vectors, the output before and after its weight, the weight.
-    expert = 2 * INDEX + _input_bytes(width, 2, size) + 4 * size * inner + (size + FP32) * width + FP32
-    router = FP32 * (width + mlp.n_routed_experts + chosen + 1) + INDEX * chosen
+    shared = size * (width + 4 * inner * mlp.n_shared_experts)
+    # One after the other: the order, gate and up product, the weight; the rest is made again. Grouped: two orders, the
+    # gathered input, the inner vectors, the output before its weight, the weight.
+    looped = INDEX + size * 2 * inner + FP32
+    expert = 2 * INDEX + size * (2 * width + 4 * inner + 1) if grouped else looped
+    # The router: its input in fp32, scores, chosen scores, sums, indices.
+    copied = width if size < FP32 else 0
+    sums = 3 if mlp.router_aux_loss_coef else 1
+    router = FP32 * (copied + mlp.n_routed_experts + chosen + sums) + INDEX * chosen
     return shared + chosen * expert + router

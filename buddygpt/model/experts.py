@@ -123,7 +123,7 @@ class _Loop(torch.autograd.Function):
             grad_up = silu.mul_(grad_inner)
             grad_gate = torch.ops.aten.silu_backward(grad_inner.mul_(up), gate)
             torch.mm(grad_gate, gate_FC, out=grad_x_MC[rows])
-            grad_x_MC[rows].addmm_(grad_up, up_FC)
+            torch.addmm(grad_x_MC[rows], grad_up, up_FC, out=grad_x_MC[rows])
             for place, found in enumerate((grad_gate.T @ x, grad_up.T @ x, grad_down)):
                 grads[3 * expert + place] = found.to(matrices[3 * expert + place].dtype)
         idle = (torch.zeros_like(m) if g is None else g for m, g in zip(matrices, grads, strict=True))

@@ -9,7 +9,8 @@ from buddygpt.data.sources import find_files
 from buddygpt.events import Caution, Emit, Note, Table
 from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.data import DemoSource, FilesSource, HubSource, source_name
-from buddygpt.recipe.geometry import count_parameters, remarks
+from buddygpt.recipe.geometry import count_parameters
+from buddygpt.recipe.lint import remarks
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
 from buddygpt.training import checkpoints

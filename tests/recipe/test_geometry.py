@@ -2,7 +2,8 @@
 
 import pytest
 
-from buddygpt.recipe.geometry import cache_numbers, count_parameters, native_architecture, remarks, size_line
+from buddygpt.recipe.geometry import cache_numbers, count_parameters, native_architecture, size_line
+from buddygpt.recipe.lint import remarks
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.model import ModelSection
 from buddygpt.recipe.shipped import shipped_recipes

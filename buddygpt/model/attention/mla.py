@@ -24,6 +24,17 @@ LATENT_EPS = 1e-6
 """Of the latent norms: the value that DeepSeek-V3's code has, whatever the other norms use."""
 
 
+def takes_absorbed(keys: int, queries: int, latent: int, rope: int, nope: int, value: int) -> bool:
+    """Whether absorbing takes fewer operations: it spells out queries, expanding spells out keys.
+
+    In a window without a cache queries are as many as keys, and the widths alone decide: `2 latent < nope + value`.
+    """
+    spelling = latent * (nope + value)
+    absorbed = queries * spelling + queries * keys * (2 * latent + rope)
+    expanded = keys * spelling + queries * keys * (nope + value + rope)
+    return absorbed < expanded
+
+
 class MLAttention(nn.Module):
     """Latent attention with a query latent, a joint key-value latent and one rotary key for all heads.
 
@@ -70,11 +81,7 @@ class MLAttention(nn.Module):
         return (self.nope + self.rope) ** -0.5 * softmax_factor(self.config.rope_parameters)
 
     def _is_absorbed(self, keys: int, queries: int) -> bool:
-        """Whether absorbing takes fewer operations: it spells out queries, expanding spells out keys."""
-        spelling = self.rank * (self.nope + self.value)
-        absorbed = queries * spelling + queries * keys * (2 * self.rank + self.rope)
-        expanded = keys * spelling + queries * keys * (self.nope + self.value + self.rope)
-        return absorbed < expanded
+        return takes_absorbed(keys, queries, self.rank, self.rope, self.nope, self.value)
 
     def widths(self, keys: int, queries: int) -> tuple[int, int]:
         """Widths of a key and of a value head as the backend gets them."""

@@ -213,9 +213,9 @@ def _is_grouped(model: ModelSection, precision: str, device: str) -> bool:
     return device == "cuda" and precision == "bf16" and aligned
 
 
-def _norm_bytes(width: int) -> int:
-    """RMSNorm in fp32: its input, its output before the weight, and one root."""
-    return FP32 * (2 * width + 1)
+def _norm_bytes(width: int, size: int = FP32) -> int:
+    """RMSNorm: its input, which in the stream is fp32, and one root. Its output counts where it is read."""
+    return size * width + FP32
 
 
 def _attention_bytes(model: ModelSection, size: int) -> int:
@@ -224,11 +224,11 @@ def _attention_bytes(model: ModelSection, size: int) -> int:
     heads, entry = attention.num_attention_heads, size * model.hidden_size
     if isinstance(attention, GQA):
         shared = attention.num_key_value_heads
-        norms = _norm_bytes(key) * (heads + shared) if attention.qk_norm else 0
+        norms = _norm_bytes(key, size) * (heads + shared) if attention.qk_norm else 0
         return entry + norms + 2 * size * key * (heads + shared) + FP32 * heads
     latent = attention.kv_lora_rank + attention.qk_rope_head_dim
     ranks = (attention.q_lora_rank, attention.kv_lora_rank)
-    entry += sum(_norm_bytes(rank) for rank in ranks) + size * (attention.q_lora_rank + latent) + FP32 * heads
+    entry += sum(_norm_bytes(rank, size) for rank in ranks) + size * (attention.q_lora_rank + latent) + FP32 * heads
     if _is_absorbed(model):  # the plain part of the query, the query as spelt, the result before it is spelt
         return entry + size * heads * (attention.qk_nope_head_dim + 2 * latent + value)
     # The fused kernels take one width: the narrower side is filled up. What o_proj reads is a copy, head beside head.

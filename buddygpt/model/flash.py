@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -256,7 +256,6 @@ def attend(
     return choose(name or AUTO, demand).attend(q_BHTD, k_BKSD, v_BKSD, visible, scale)
 
 
-@lru_cache(maxsize=256)
 def choose(name: str, demand: Demand) -> Backend:
     """The backend for a demand.
 
@@ -264,7 +263,7 @@ def choose(name: str, demand: Demand) -> Backend:
         UnsupportedError: it is unknown, or cannot do this here.
     """
     if name == AUTO:
-        return next(BACKENDS[found] for found, reason in survey(demand) if reason is None)
+        return next(b for b in BACKENDS.values() if not (b.refusal(demand) or b.better(demand)))
     backend = BACKENDS[check_name(name)]
     if reason := backend.refusal(demand):
         raise UnsupportedError(f"attention by {name}: {reason}; use auto, which takes {choose(AUTO, demand).name} here")

@@ -151,9 +151,7 @@ def test_auto_on_gpus(monkeypatch, capability, kind, dtype):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *a: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *a: "a card")
     monkeypatch.setattr(flash, "_is_installed", lambda module: True)
-    flash.choose.cache_clear()
     chosen = choose(AUTO, Demand("cuda", dtype, 64, 64, kind)).name
-    flash.choose.cache_clear()
     half = dtype == torch.bfloat16 and kind != "mask" and capability[0] >= 9
     if half:
         assert chosen == "flash_attention_4"

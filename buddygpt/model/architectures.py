@@ -21,10 +21,13 @@ from torch import Tensor
 from transformers import DeepseekV3Config, PreTrainedConfig, Qwen2Config, Qwen3Config
 
 from buddygpt.model.configuration import BuddyGPTConfig
+from buddygpt.model.context import to_transformers
+from buddygpt.model.experts import unstack
 from buddygpt.recipe.errors import BuddyError, did_you_mean
 
 ARCHITECTURES = ("qwen2", "qwen3", "deepseek_v3")
 EXTENDED = "extended_max_position_embeddings"
+"""Our own key beside theirs: their dynamic NTK takes `max_position_embeddings` for the length before the scaling."""
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 _SHARED = (
@@ -87,7 +90,9 @@ def choose(config: BuddyGPTConfig, arch: str) -> str:
 def native_config(config: BuddyGPTConfig, arch: str) -> PreTrainedConfig:
     """The config of the same model in transformers' own architecture."""
     fields: dict[str, Any] = {name: getattr(config, name, None) for name in _SHARED}
-    fields |= {"dtype": config.dtype, "hidden_act": "silu"} | _native_rope(config)
+    fields |= {"dtype": config.dtype, "hidden_act": "silu"} | to_transformers(config)
+    if fields["max_position_embeddings"] != config.max_position_embeddings:
+        fields[EXTENDED] = config.max_position_embeddings
     if arch == "deepseek_v3":
         experts = config.mlp_kind == "moe"
         fields |= {name: getattr(config, name) for name in _LATENT}
@@ -221,29 +226,8 @@ def _renamed(name: str, parts: dict[str, str]) -> str:
     return ".".join(parts.get(part, part) for part in name.split("."))
 
 
-def _native_rope(config: BuddyGPTConfig) -> dict[str, Any]:
-    """`rope_parameters`, and the context length where it depends on them.
-
-    transformers has no static NTK-aware scaling: it is the default with a larger base. Its dynamic scaling takes the
-    length before the scaling for `max_position_embeddings`; ours goes beside it, where only we look.
-    """
-    rope = {k: v for k, v in config.rope_parameters.items() if v is not None}
-    if rope["rope_type"] == "ntk":
-        width = config.rotary_dim
-        power = width / (width - 2) if width > 2 else 0.0
-        rope = {"rope_type": "default", "rope_theta": rope["rope_theta"] * rope["factor"] ** power}
-    fields: dict[str, Any] = {"rope_parameters": rope}
-    if rope["rope_type"] == "dynamic":
-        longest = config.max_position_embeddings
-        original = rope.pop("original_max_position_embeddings", longest)
-        fields["max_position_embeddings"] = original
-        if original != longest:
-            fields[EXTENDED] = longest
-    return fields
-
-
 def _our_rope(native: PreTrainedConfig) -> dict[str, Any]:
-    """The fields of `_native_rope` turned back; transformers' config classes have shaped the older flat ones."""
+    """The fields of `to_transformers` turned back; transformers' config classes have shaped the older flat ones."""
     rope = {k: v for k, v in dict(native.rope_parameters or {}).items() if v is not None and k != "type"}
     if rope.get("partial_rotary_factor") == 1:
         del rope["partial_rotary_factor"]
@@ -257,17 +241,11 @@ def _our_rope(native: PreTrainedConfig) -> dict[str, Any]:
 
 
 def _unstacked(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Experts one by one, whether they came so or as (E, out, in) tensors with gate and up joined."""
-    single: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        stem, _, last = name.rpartition(".")
-        if stem.endswith("mlp.experts") and last in ("gate_up_proj", "down_proj"):
-            for index, matrix in enumerate(tensor):
-                pieces = matrix.chunk(2) if last == "gate_up_proj" else (matrix,)
-                for part, piece in zip(last.replace("gate_up_proj", "gate_proj up_proj").split(), pieces, strict=True):
-                    single[f"{stem}.{index}.{part}.weight"] = piece
-        else:
-            single[name] = tensor
+    """Experts one by one, however they came."""
+    single = dict(state)
+    for name in state:
+        if name.endswith("mlp.experts.down_proj"):
+            unstack(single, name.removesuffix("down_proj"))
     return single
 
 

@@ -43,6 +43,17 @@ def mix_experts(x_NC: Tensor, indices_NA: Tensor, weights_NA: Tensor, experts: I
         return _Loop.apply(x_NC.to(dtype), weights_NA, order_M, counts_E.tolist(), *matrices)
 
 
+def unstack(state: dict[str, Tensor], prefix: str) -> None:
+    """Take the experts below `prefix` one by one from stacks, `gate_up_proj` (E, 2F, C) and `down_proj` (E, C, F).
+
+    That is how transformers' DeepseekV3 holds them in memory. A state without stacks stays as it is.
+    """
+    for stack, names in (("gate_up_proj", ("gate_proj", "up_proj")), ("down_proj", ("down_proj",))):
+        for index, both in enumerate(state.pop(prefix + stack, ())):
+            for name, matrix in zip(names, both.chunk(len(names)), strict=True):
+                state[f"{prefix}{index}.{name}.weight"] = matrix
+
+
 def _matrices(expert: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
     assert isinstance(expert, GateMLP)
     return expert.gate_proj.weight, expert.up_proj.weight, expert.down_proj.weight

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from buddygpt.model.configuration import BuddyGPTConfig
-from buddygpt.model.experts import mix_experts
+from buddygpt.model.experts import mix_experts, unstack
 from buddygpt.model.mlp import GateMLP
 
 
@@ -136,13 +136,4 @@ def _tally(indices_BTA: Tensor, real_BT: Tensor | None, experts: int) -> Tensor:
 
 
 def _unstack(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-    """Take the experts one by one from stacks: `gate_up_proj` (E, 2F, C) and `down_proj` (E, C, F).
-
-    That is how transformers' DeepseekV3 holds them in memory.
-    """
-    prefix += "experts."
-    for stack, names in (("gate_up_proj", ("gate_proj", "up_proj")), ("down_proj", ("down_proj",))):
-        if (stacked := state.pop(prefix + stack, None)) is not None:
-            for index, both in enumerate(stacked):
-                for name, matrix in zip(names, both.chunk(len(names)), strict=True):
-                    state[f"{prefix}{index}.{name}.weight"] = matrix
+    unstack(state, prefix + "experts.")

@@ -157,6 +157,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         with torch.autocast(hidden_ND.device.type, enabled=False):
             head = _Head(hidden_ND, weight_VD, needs_hidden, needs_weight)
             for part, logits in _chunks(hidden_ND, head.head_VD):
+                total -= _target_logits(hidden_ND[part], head.head_VD, targets_N[part]).sum()
                 total += _softmax_step(logits, targets_N[part], needs_hidden or needs_weight)
                 if needs_hidden or needs_weight:
                     head.add(part, logits)
@@ -206,10 +207,11 @@ class _LinearLogProbs(torch.autograd.Function):
         normalisers_N = torch.empty(hidden_ND.shape[0], dtype=torch.float32, device=hidden_ND.device)
         found_N = torch.empty_like(normalisers_N)
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            for part, logits in _chunks(hidden_ND, weight_VD.to(hidden_ND.dtype)):
+            head_VD = weight_VD.to(hidden_ND.dtype)
+            for part, logits in _chunks(hidden_ND, head_VD):
                 for block in _blocks(logits):
                     normalisers_N[part][block] = logits[block].float().logsumexp(-1)
-                found_N[part] = logits.gather(1, targets_N[part, None])[:, 0]
+                found_N[part] = _target_logits(hidden_ND[part], head_VD, targets_N[part])
         ctx.save_for_backward(hidden_ND, weight_VD, targets_N, normalisers_N)
         return found_N - normalisers_N
 
@@ -228,13 +230,18 @@ class _LinearLogProbs(torch.autograd.Function):
         return head.grad_hidden, None if head.grad_weight is None else head.grad_weight.to(weight_VD.dtype), None
 
 
+def _target_logits(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor) -> Tensor:
+    """The targets' logits (N,) in fp32: of a row's logits this one is not averaged, so bf16's rounding would show."""
+    return (hidden_ND.float() * head_VD[targets_N].float()).sum(-1)
+
+
 def _softmax_step(logits: Tensor, targets: Tensor, gradient: bool) -> Tensor:
-    """Sum of the rows' cross entropies; leaves softmax minus one-hot in `logits` where `gradient` is asked for."""
+    """Sum of the rows' normalisers; leaves softmax minus one-hot in `logits` where `gradient` is asked for."""
     total = torch.zeros((), dtype=torch.float32, device=logits.device)
     for block in _blocks(logits):
         wanted = targets[block, None]
         log_probs = F.log_softmax(logits[block], dim=-1, dtype=torch.float32)
-        total -= log_probs.gather(1, wanted).sum()
+        total += (logits[block].gather(1, wanted) - log_probs.gather(1, wanted)).sum()
         if gradient:
             log_probs.exp_().scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=torch.float32))
             logits[block] = log_probs

@@ -105,6 +105,17 @@ def test_bf16_within_its_rounding(chunk):
         assert (a - b).norm() / a.norm() < 2**-7
 
 
+def test_the_value_in_bf16_is_that_of_fp32():
+    """Rounded logits average out in the normaliser; the target's own is computed apart."""
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(512, 64).bfloat16(), (0.3 * torch.randn(5000, 64)).bfloat16()
+    targets = torch.randint(5000, (512,))
+    exact = F.cross_entropy(hidden.float() @ weight.float().T, targets)
+    assert abs(float(linear_cross_entropy(hidden, weight, targets)) - float(exact)) < 1e-4
+    found = -linear_log_probs(hidden, weight, targets).mean()
+    assert abs(float(found) - float(exact)) < 1e-4
+
+
 @pytest.mark.parametrize("ignored", [0, 3, 24])
 def test_log_probabilities_equal_torch(chunk, ignored):
     hidden, weight, targets = inputs(ignored=ignored)

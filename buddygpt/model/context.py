@@ -75,7 +75,8 @@ def to_transformers(config: BuddyGPTConfig) -> dict[str, Any]:
     Static NTK has no name there: it is written as `default` with the raised base. Dynamic NTK counts from
     `max_position_embeddings` there, which becomes the original length.
     """
-    rope, longest = dict(config.rope_parameters), config.max_position_embeddings
+    rope = {name: value for name, value in config.rope_parameters.items() if value is not None}
+    longest = config.max_position_embeddings
     if rope["rope_type"] == "ntk":
         rope = {"rope_type": "default", "rope_theta": raised_theta(rope, config.rotary_dim)}
     elif rope["rope_type"] == "dynamic":

@@ -39,8 +39,7 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
         x_32 = x.float()
-        mean = torch.linalg.vector_norm(x_32, dim=-1, keepdim=True).square_().div_(x.shape[-1])
-        root = mean.add_(eps).rsqrt_()
+        root = x_32.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, root)
         return (x_32 * root).mul_(weight).to(dtype)
 

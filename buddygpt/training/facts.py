@@ -6,8 +6,9 @@ import torch
 
 from buddygpt.model import BuddyGPTConfig
 from buddygpt.model.attention import ATTENTION
+from buddygpt.model.backends import Backend, Demand
 from buddygpt.model.cost import COMPUTE_TYPES, cache_bytes, count_flops, training_memory
-from buddygpt.model.flash import AUTO, Backend, Demand, UnsupportedError, choose, survey
+from buddygpt.model.flash import AUTO, UnsupportedError, choose, survey
 from buddygpt.recipe.base import spell, spell_bytes
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.geometry import count_parameters, native_architecture

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from buddygpt.model.flash import BACKENDS, Eager
+from buddygpt.model.backends import Eager
+from buddygpt.model.flash import BACKENDS
 from tests.conftest import TOY
 
 MLA = (

@@ -5,7 +5,8 @@ from typing import get_args
 import pytest
 import torch
 
-from buddygpt.model.flash import AUTO, BACKENDS, Demand, UnsupportedError, attend, choose, survey
+from buddygpt.model.backends import Demand
+from buddygpt.model.flash import AUTO, BACKENDS, UnsupportedError, attend, choose, survey
 from buddygpt.model.visibility import Visibility
 from buddygpt.recipe.pretrain import PretrainSection
 
@@ -146,11 +147,11 @@ def test_auto_says_why_it_passes_the_others_over():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_auto_on_gpus(monkeypatch, capability, kind, dtype):
     """What would be chosen on cards of four generations that have every package; no kernel runs here."""
-    from buddygpt.model import flash
+    from buddygpt.model import backends
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *a: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *a: "a card")
-    monkeypatch.setattr(flash, "_is_installed", lambda module: True)
+    monkeypatch.setattr(backends, "_is_installed", lambda module: True)
     chosen = choose(AUTO, Demand("cuda", dtype, 64, 64, kind)).name
     half = dtype == torch.bfloat16 and kind != "mask" and capability[0] >= 9
     if half:

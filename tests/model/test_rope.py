@@ -18,6 +18,7 @@ from buddygpt.model.rope import SCALINGS, rotary_tables, softmax_factor
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.model import DefaultRope, LinearRope, YarnRope
+from tests.recipe.conftest import BASE
 
 KINDS = [kind for kind in SCALINGS if kind != "default"]
 STATIC = [kind for kind in KINDS if kind != "dynamic"]
@@ -298,31 +299,7 @@ def test_a_config_that_cannot_be(fields, told):
         BuddyGPTConfig(**fields)
 
 
-YAML = """\
-schema: 1
-name: small
-model:
-  vocab_size: 512
-  hidden_size: 64
-  num_hidden_layers: 2
-  max_position_embeddings: 128
-  attention: {kind: gqa, num_attention_heads: 4, num_key_value_heads: 2}
-  mlp: {kind: dense, intermediate_size: 96}
-  rope:
-    ROPE
-tokenizer: {train: 512}
-data:
-  sources: [{kind: demo}]
-pretrain:
-  tokens: 1M
-  tokens_per_batch: 1Ki
-  sequence_length: 64
-  micro_batch_size: 4
-  optimizer: {kind: adamw, learning_rate: 1e-3}
-  schedule: {kind: cosine}
-  save_every: 10
-  eval_every: 10
-"""
+YAML = BASE.replace("tokenizer:", "  rope:\n    ROPE\ntokenizer:")
 
 
 @pytest.fixture

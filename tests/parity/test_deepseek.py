@@ -32,26 +32,9 @@ def pair(request):
     return from_state(theirs.config, theirs.state_dict()), theirs
 
 
-def test_logits_and_gradients(pair):
-    ids = torch.randint(301, (2, 48))
-    ours, theirs = pair
-    torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, rtol=0, atol=1e-5)
-    losses = [model(ids, labels=ids).loss for model in pair]
-    torch.testing.assert_close(*losses, rtol=0, atol=1e-5)
-    for loss in losses:
-        loss.backward()
-    # Gradients change places as weights do.
-    gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
-    expected = buddy_state(theirs.config, gradients)
-    for name, parameter in ours.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[name], rtol=0, atol=1e-5, msg=name)
+def test_logits_and_gradients(pair, same_gradients):
+    same_gradients(pair, lambda state: buddy_state(pair[1].config, state))
 
 
-def test_greedy_texts(pair):
-    """With a cache and padding on the left."""
-    ids = torch.randint(301, (2, 10))
-    mask = torch.ones_like(ids)
-    mask[0, :4] = 0
-    options = {"attention_mask": mask, "max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
-    ours, theirs = (model.generate(ids, eos_token_id=None, **options) for model in pair)
-    assert torch.equal(ours, theirs)
+def test_greedy_texts(pair, same_texts):
+    same_texts(pair)

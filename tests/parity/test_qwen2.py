@@ -36,17 +36,8 @@ def our_name(theirs: str) -> str:
     return theirs.replace("post_attention_layernorm", "post_layernorm")
 
 
-def test_logits_and_gradients(pair):
-    ids = torch.randint(301, (2, 48))
-    ours, theirs = pair
-    torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, rtol=0, atol=1e-5)
-    losses = [model(ids, labels=ids).loss for model in pair]
-    torch.testing.assert_close(*losses, rtol=0, atol=1e-5)
-    for loss in losses:
-        loss.backward()
-    their_gradients = {our_name(name): parameter for name, parameter in theirs.named_parameters()}
-    for name, parameter in ours.named_parameters():
-        torch.testing.assert_close(parameter.grad, their_gradients[name].grad, rtol=0, atol=1e-5, msg=name)
+def test_logits_and_gradients(pair, same_gradients):
+    same_gradients(pair, lambda state: {our_name(name): tensor for name, tensor in state.items()})
 
 
 def test_padding_on_the_left(pair):
@@ -58,19 +49,8 @@ def test_padding_on_the_left(pair):
     torch.testing.assert_close(ours[mask.bool()], theirs[mask.bool()], rtol=0, atol=1e-5)
 
 
-def test_greedy_texts(pair):
-    ids = torch.randint(301, (2, 10))
-    mask = torch.ones_like(ids)
-    mask[0, :4] = 0
-    options = {
-        "attention_mask": mask,
-        "max_new_tokens": 20,
-        "do_sample": False,
-        "pad_token_id": 0,
-        "eos_token_id": None,
-    }
-    ours, theirs = (model.generate(ids, **options) for model in pair)
-    assert torch.equal(ours, theirs)
+def test_greedy_texts(pair, same_texts):
+    same_texts(pair)
 
 
 def test_bf16_under_autocast(pair):

@@ -83,6 +83,8 @@ class FlashAttention(Backend):
             return f"is not built for {torch.cuda.get_device_name()}"
         if not _is_installed(self.module):
             return f"the package {self.module.partition('.')[0]} is not installed"
+        if demand.kind == "mask":
+            return "knows no padding after a cache"
         return _half_precision(demand) or _widths(demand, self.widest)
 
     def better(self, demand: Demand) -> str | None:
@@ -215,8 +217,6 @@ def _half_precision(demand: Demand) -> str | None:
 
 
 def _widths(demand: Demand, widest: int) -> str | None:
-    if demand.kind == "mask":
-        return "knows no padding after a cache"
     if demand.key_width != demand.value_width:
         return f"needs keys and values of one width, these have {demand.key_width} and {demand.value_width}"
     if demand.key_width % 8 or demand.key_width > widest:

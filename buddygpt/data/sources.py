@@ -92,7 +92,8 @@ def find_sources(data: DataSection, cache: Path, emit: Emit, *, remember: bool =
         if isinstance(source, DemoSource):
             sources.append(replace(common, files=(_demo_file(source),)))
             continue
-        columns = tuple(source.columns) if source.columns else None
+        text = (source.map or {}).get("text")
+        columns = (text,) if isinstance(text, str) else tuple(text) if text else None
         common = replace(common, columns=columns, min_score=source.min_score)
         if isinstance(source, HubSource):
             answer = hub[i]

@@ -220,7 +220,7 @@ def _fault(place: int, source: HubSource, reason: str) -> str:
 
 def _remedy(place: int, source: HubSource) -> str:
     """The override that puts local files in the source's place; all else that the recipe says of it stays."""
-    kept = source.model_dump(include={"weight", "validation", "columns", "min_score"}, exclude_defaults=True)
+    kept = source.model_dump(include={"weight", "validation", "map", "min_score"}, exclude_defaults=True)
     fields = {"name": source_name(source)} | kept | {"paths": [f"/path/*{PurePosixPath(source.files[0]).suffix}"]}
     told = ", ".join(f"{k}: [{', '.join(v)}]" if isinstance(v, list) else f"{k}: {v}" for k, v in fields.items())
     return f"--set data.sources.{place}='{{kind: files, {told}}}'"

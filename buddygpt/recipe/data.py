@@ -1,4 +1,4 @@
-"""The `data` section: where text comes from and how it is split."""
+"""The `data` section: where text comes from, what is left out of it, and how it is split."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from buddygpt.recipe.base import Count, FieldError, Number, Section
+from buddygpt.recipe.clean import CleanSection, Decontaminate, NearDuplicates
 
 Share = Annotated[Number, Field(ge=0, le=1)]
 
@@ -22,17 +23,27 @@ class Source(Section):
     """Share of this source's documents that is held out; 1 holds all of it out. `data.validation` where left out."""
 
 
+Meaning = Literal[
+    "text", "prompt", "input", "response", "reasoning", "system", "messages", "chosen", "rejected", "score"
+]
+"""What a column may hold."""
+Mapping = Annotated[dict[Meaning, str | list[str]], Field(min_length=1)]
+
+
 class Rows(Source):
     """What sources of rows have in common."""
 
-    columns: Annotated[list[str], Field(min_length=1)] | None = None
-    """Text columns, joined by a line break; found by name (text, content, ...) where left out."""
+    map: Mapping | None = None
+    """Columns by what they hold, e.g. `{text: body}` or `{prompt: question, response: answer}`; several for one are
+    joined by a line break; found by their names and values where left out."""
+    render: Literal["text", "chat"] = "text"
+    """How a row of instructions becomes one document: prompt, line break, response; or through the chat template."""
     min_score: Number | None = None
-    """Rows whose `score` column is lower, or not a number, are dropped and counted."""
+    """Rows whose score is lower, or not a number, are dropped and counted."""
 
 
 class FilesSource(Rows):
-    """Files on this machine: .jsonl .json .parquet .txt .md, also .gz or .zst; folders and globs."""
+    """Files on this machine: .jsonl .json .parquet .txt .md, also .gz or .zst; folders, archives and globs."""
 
     kind: Literal["files"]
     """Local files."""
@@ -40,21 +51,41 @@ class FilesSource(Rows):
     """Files, folders (read recursively) or globs, relative to the working directory."""
 
 
-class HubSource(Rows):
-    """Files of a data set on the Hugging Face hub."""
+class HubRows(Rows):
+    """What sources from a hub have in common."""
+
+    stream: bool = False
+    """Fetch each file when its turn comes and remove it when it is read: no full copy lies on this machine."""
+
+
+class HubSource(HubRows):
+    """Files of a data set on a hub."""
 
     kind: Literal["hub"]
-    """A data set on the hub."""
+    """A data set on a hub."""
     id: str
-    """Repository, `owner/name`."""
+    """Repository on Hugging Face, `owner/name`."""
+    modelscope: str | None = None
+    """The same data set's repository on ModelScope, `owner/name`; it is not looked for there where left out."""
     files: Annotated[list[str], Field(min_length=1)]
     """Globs of the files to read."""
     exclude: list[str] = []
     """Globs of files to leave out."""
     revision: str = "main"
-    """Branch, tag or commit."""
+    """Branch, tag or commit on Hugging Face; ModelScope's is its default branch."""
     size: Annotated[Count, Field(gt=0)] | None = None
     """Bytes that the files take; told before a download and when the hub cannot be reached."""
+
+
+class CatalogSource(HubRows):
+    """A data set that buddygpt knows; `buddy data list` shows them all."""
+
+    kind: Literal["catalog"]
+    """A data set by its short name."""
+    dataset: str
+    """Its name in `buddy data list`."""
+    files: Annotated[list[str], Field(min_length=1)] | None = None
+    """Globs of the files to read, where not those of the catalog."""
 
 
 class DemoSource(Source):
@@ -68,7 +99,7 @@ class DemoSource(Source):
     """Which world."""
 
 
-AnySource = Annotated[FilesSource | HubSource | DemoSource, Field(discriminator="kind")]
+AnySource = Annotated[FilesSource | HubSource | CatalogSource | DemoSource, Field(discriminator="kind")]
 
 
 class DataSection(Section):
@@ -78,6 +109,12 @@ class DataSection(Section):
     """What is read, in this order; the first copy of a duplicated text is the one that stays."""
     validation: Share = 0.01
     """Share of the documents that is held out, chosen by a hash of the text."""
+    clean: CleanSection | None = None
+    """Filters of quality, `{}` for the defaults; none where left out."""
+    near_duplicates: NearDuplicates | None = None
+    """Removal of near duplicates, `{}` for the defaults; only exact ones where left out."""
+    decontaminate: Decontaminate | None = None
+    """Evaluation sets that must not be trained on."""
     workers: Annotated[Count, Field(gt=0)] | None = None
     """Processes that prepare data; one for each processor where left out. Changes nothing in the result."""
 
@@ -95,12 +132,14 @@ class DataSection(Section):
         return self
 
 
-def source_name(source: FilesSource | HubSource | DemoSource) -> str:
+def source_name(source: FilesSource | HubSource | CatalogSource | DemoSource) -> str:
     """The source's name in folders and reports."""
     if source.name:
         name = source.name
     elif isinstance(source, FilesSource):
         name = source.paths[0].rstrip("/").rsplit("/", 1)[-1].split(".", 1)[0].replace("*", "") or "files"
+    elif isinstance(source, CatalogSource):
+        name = source.dataset
     elif isinstance(source, HubSource):
         name = source.id.rsplit("/", 1)[-1]
     else:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from buddygpt.recipe.base import FieldError, Section
 from buddygpt.recipe.data import DataSection
 from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.hub import HubSection
 from buddygpt.recipe.model import ModelSection
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.tokenizer import TokenizerSection
@@ -27,6 +28,8 @@ class Recipe(Section):
     """Geometry."""
     tokenizer: TokenizerSection
     """Tokenizer."""
+    hub: HubSection = HubSection()
+    """Where data sets, tokenizers and models are fetched from."""
     data: DataSection | None = None
     """Pretraining text."""
     pretrain: PretrainSection | None = None

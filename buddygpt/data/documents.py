@@ -1,80 +1,29 @@
-"""From rows to documents: the text columns found, scores judged, text cleaned, each document hashed.
+"""From rows to documents: the adapter found, scores judged, text cleaned, each document hashed.
 
-Cleaning here is minimal and never changes what a text says: Unicode NFC, no white space around it, no end marker left
-over at its end. Whatever is dropped is counted by reason, with the first place.
+Whatever is dropped is counted by reason, with the first place; so is what cleaning changes.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
-import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import xxhash
 
+from buddygpt.data.clean import Cleaner, normalise
+from buddygpt.data.formats import NO_COLUMN, Adapter, Dropped, Talk, dump_talk, find_adapter, render_text, score_of
+from buddygpt.data.intake import Intake
 from buddygpt.data.readers import column_names, format_of, is_whole_document, place, read_rows
-from buddygpt.data.sources import InputFile
+from buddygpt.data.sources import InputFile, Source
 from buddygpt.recipe.errors import BuddyError
 
-TEXT_COLUMNS = ("text", "content", "raw_content", "article", "body", "document", "passage", "正文", "文本", "内容")
-"""Names that a text column has where the recipe gives none."""
-END_MARKERS = ("<|endoftext|>", "<|im_end|>", "</s>")
-"""Left at the end of a document by other tools; here the end is a token of its own."""
-SCORE = "score"
-NO_COLUMN, NOT_TEXT, EMPTY, SURROGATE = "no text column", "not a string", "empty", "lone surrogate"
-NO_SCORE, LOW_SCORE, DUPLICATE = "no score", "low score", "duplicate"
-_PEEKED = 100
-
-
-@dataclass
-class Drop:
-    """Rows dropped for one reason.
-
-    Args:
-        count: rows.
-        first: where the first of them stands.
-    """
-
-    count: int
-    first: str
-
-
-@dataclass
-class Intake:
-    """What became of the rows of some files.
-
-    Args:
-        rows: read.
-        dropped: by reason.
-        stripped: documents that lost an end marker.
-    """
-
-    rows: int = 0
-    dropped: dict[str, Drop] = field(default_factory=dict)
-    stripped: int = 0
-
-    def drop(self, reason: str, where: str, count: int = 1) -> None:
-        """Count rows that are left out."""
-        self.dropped.setdefault(reason, Drop(0, where)).count += count
-
-    def add(self, other: Intake) -> None:
-        """Count what comes after this."""
-        self.rows += other.rows
-        self.stripped += other.stripped
-        for reason, drop in other.dropped.items():
-            self.drop(reason, drop.first, drop.count)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Intake:
-        """What `as_dict` gave."""
-        return cls(data["rows"], {reason: Drop(**drop) for reason, drop in data["dropped"].items()}, data["stripped"])
+EMPTY, SURROGATE, NO_ROW = "empty", "lone surrogate", "not a row of columns"
+NO_SCORE, LOW_SCORE = "no score", "low score"
+_UNREADABLE = {NO_ROW, NO_SCORE, NO_COLUMN}
+PEEKED = 100
+"""Rows at the start of a file by which its adapter is chosen."""
 
 
 @dataclass(frozen=True)
@@ -83,135 +32,122 @@ class Document:
 
     Args:
         row: its number in the file, from 1.
-        text: cleaned.
-        data: the text in UTF-8.
-        hash: xxh3_128 of `data`: two words, the higher first.
+        text: cleaned; what is compared with others and, but for a talk, tokenised.
+        talk: the messages as `dump_talk` writes them, where the source is rendered through the chat template.
+        size: of the text, in bytes of UTF-8.
+        hash: xxh3_128 of the text in UTF-8: two words, the higher first.
     """
 
     row: int
     text: str
-    data: bytes
+    talk: str | None
+    size: int
     hash: tuple[int, int]
 
 
-def read_documents(
-    file: InputFile, columns: Sequence[str] | None, min_score: float | None, intake: Intake
-) -> Iterator[Document]:
-    """The documents of one file; counts rows and what is dropped into `intake`.
+def read_documents(file: InputFile, source: Source, cleaner: Cleaner | None, intake: Intake) -> Iterator[Document]:
+    """The documents of one file; counts rows and what is dropped or changed into `intake`.
+
+    Args:
+        file: on this machine.
+        source: how its rows are read.
+        cleaner: filters of quality; none where the recipe has none.
+        intake: counts.
 
     Raises:
-        BuddyError: an unreadable file, no text column to be found, or no text in any row.
+        BuddyError: an unreadable file, no adapter for its columns, or no text in any row.
     """
     own = Intake()
-    kept, seen = 0, set()
-    rows = _rows(file, columns, min_score)
-    peeked = list(itertools.islice(rows, _PEEKED))
-    chosen = list(columns or _find_columns(file, [row for _, row in peeked if isinstance(row, dict)]))
-    for number, row in itertools.chain(peeked, rows):
+    kept = 0
+    adapter, rows = _open(file, source)
+    for number, row in rows:
         own.rows += 1
-        reason, text = _extract(row, chosen, min_score)
-        if reason is None:
-            text, stripped = clean(text)
-            own.stripped += stripped
-            reason = None if text else EMPTY
-        if reason is None:
-            try:
-                data = text.encode()
-            except UnicodeEncodeError:
-                reason = SURROGATE
-            else:
-                kept += 1
-                digest = xxhash.xxh3_128_intdigest(data)
-                yield Document(number, text, data, (digest >> 64, digest & (2**64 - 1)))
-                continue
-        own.drop(reason, place_of(file, number))
-        if reason in (NO_COLUMN, NO_SCORE) and isinstance(row, dict) and len(seen) < _PEEKED:
-            seen.update(row)
+        document = _read(row, number, file, source, adapter, cleaner, own)
+        if document is not None:
+            kept += 1
+            yield document
     if not kept:
-        _refuse(file, own, chosen, seen)
+        _refuse(file, own, adapter)
     intake.add(own)
 
 
-def clean(text: str) -> tuple[str, bool]:
-    """NFC, stripped of outer white space and of end markers; and whether there was a marker."""
-    text = unicodedata.normalize("NFC", text).strip()
-    stripped = False
-    while text.endswith(END_MARKERS):
-        stripped = True
-        text = next(text.removesuffix(m) for m in END_MARKERS if text.endswith(m)).rstrip()
-    return text, stripped
+def _read(
+    row: Any,
+    number: int,
+    file: InputFile,
+    source: Source,
+    adapter: Adapter,
+    cleaner: Cleaner | None,
+    intake: Intake,
+) -> Document | None:
+    """The document of one row, or None where it is dropped."""
+    if not isinstance(row, dict):
+        return _drop(intake, NO_ROW, file, number)
+    if source.min_score is not None:
+        score = score_of(row, source.map)
+        if score is None or score < source.min_score:
+            return _drop(intake, NO_SCORE if score is None else LOW_SCORE, file, number)
+    try:
+        value = adapter.read(row)
+    except Dropped as drop:
+        return _drop(intake, drop.reason, file, number)
+    talk = None
+    if isinstance(value, Talk) and source.render == "chat":
+        messages = tuple(replace(m, content=normalise(m.content)[0]) for m in value.messages)
+        value, talk = replace(value, messages=messages), dump_talk(messages)
+    text, edits = normalise(render_text(value))
+    if not text:
+        return _drop(intake, EMPTY, file, number)
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        return _drop(intake, SURROGATE, file, number)
+    if cleaner is not None:
+        cleaned = cleaner.clean(text)
+        if cleaned.reason is not None:
+            where = place_of(file, number)
+            intake.samples.add(cleaned.reason, where, text, cleaned.detail, None)
+            return _drop(intake, cleaned.reason, file, number)
+        if cleaned.text != text and talk is None:  # within a talk, whole messages stay as they are
+            intake.samples.add(cleaned.edits[0], place_of(file, number), text, cleaned.detail, cleaned.text)
+            text, data, edits = cleaned.text, cleaned.text.encode(), (*edits, *cleaned.edits)
+    for edit in (*value.edits, *edits):
+        intake.edit(edit)
+    digest = xxhash.xxh3_128_intdigest(data)
+    return Document(number, text, talk, len(data), (digest >> 64, digest & (2**64 - 1)))
 
 
-def _rows(file: InputFile, columns: Sequence[str] | None, min_score: float | None) -> Iterator[tuple[int, Any]]:
+def _drop(intake: Intake, reason: str, file: InputFile, number: int) -> None:
+    intake.drop(reason, place_of(file, number))
+
+
+def _open(file: InputFile, source: Source) -> tuple[Adapter, Iterator[tuple[int, Any]]]:
+    """The adapter that the file's first rows ask for, and the rows of the file or of the part of it."""
+
+    def adapter_of(rows: Sequence[tuple[int, Any]]) -> Adapter:
+        known = [row for _, row in rows if isinstance(row, dict)]
+        return find_adapter(known, map=source.map, hint=source.hint, where=file.name)
+
     if file.path is None:
         from buddygpt.data import demo
 
         assert file.demo is not None
-        yield from enumerate(({"text": text} for text in demo.paragraphs(*file.demo)), 1)
-        return
-    needed = None
-    if format_of(file.name) == ".parquet":  # rows of a wide table need not be read whole
-        known = column_names(file.path, file.name)
-        wanted = {*(columns or TEXT_COLUMNS), *([] if min_score is None else [SCORE])}
-        needed = [c for c in known if c in wanted] or known[:1]
-    yield from read_rows(file.path, file.name, needed)
+        texts = enumerate(({"text": text} for text in demo.paragraphs(*file.demo)), 1)
+        return find_adapter([{"text": ""}], where=file.name), texts
+    head = list(itertools.islice(read_rows(file.path, file.name, member=file.member), PEEKED))
+    adapter = adapter_of(head)
+    columns = None
+    if format_of(file.name) == ".parquet":  # columns of a wide table need not be read whole
+        columns = [*adapter.columns, *([] if source.min_score is None else score_columns(source))]
+    return adapter, read_rows(file.path, file.name, columns, part=file.part, member=file.member)
 
 
-def _find_columns(file: InputFile, rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The text column by its name."""
-    candidates = [c for c in TEXT_COLUMNS if any(isinstance(row.get(c), str) for row in rows)]
-    candidates = candidates or [c for c in TEXT_COLUMNS if any(c in row for row in rows)]  # null in the first rows
-    if len(candidates) == 1:
-        return candidates
-    if candidates:
-        raise BuddyError(
-            f"{file.name}: {' and '.join(candidates)} may all be the text; say which with `columns: [{candidates[0]}]`"
-        )
-    if not rows:
-        return [TEXT_COLUMNS[0]]
-    raise BuddyError(f"{file.name}: no text column found among {_list(file, rows)}; name it with `columns: [...]`")
-
-
-def _list(file: InputFile, rows: Sequence[dict[str, Any]]) -> str:
-    names = column_names(file.path, file.name) if file.path and format_of(file.name) == ".parquet" else None
-    return ", ".join(names or dict.fromkeys(key for row in rows for key in row)) or "no columns"
-
-
-def _extract(row: Any, columns: Sequence[str], min_score: float | None) -> tuple[str | None, str]:
-    """Why the row is dropped, or None and its text."""
-    if not isinstance(row, dict):
-        return NO_COLUMN, ""
-    if min_score is not None:
-        score = row.get(SCORE)
-        if isinstance(score, bool) or not isinstance(score, int | float) or math.isnan(score):
-            return NO_SCORE, ""
-        if score < min_score:
-            return LOW_SCORE, ""
-    try:
-        parts = [row[column] for column in columns]
-    except KeyError:
-        return NO_COLUMN, ""
-    if not all(isinstance(part, str) for part in parts):
-        return NOT_TEXT, ""
-    return None, "\n".join(parts)
-
-
-def _refuse(file: InputFile, intake: Intake, columns: Sequence[str], seen: set[str]) -> None:
-    """See that a file without documents may be one: all its rows had low scores, or it is one of many blank texts."""
+def _refuse(file: InputFile, intake: Intake, adapter: Adapter) -> None:
+    """See that a file without documents may be one: its rows were filtered, or it is one of many blank texts."""
     if not intake.rows:
         raise BuddyError(f"{file.name}: empty; remove it or fetch it again")
-    reasons = set(intake.dropped)
-    names = column_names(file.path, file.name) if file.path and format_of(file.name) == ".parquet" else sorted(seen)
-    if reasons == {NO_COLUMN}:
-        wanted = ", ".join(columns)
-        raise BuddyError(f"{file.name}: no row has the column {wanted}; there are {', '.join(names) or 'no columns'}")
-    if reasons == {NO_SCORE}:
-        raise BuddyError(
-            f"{file.name}: no row has a number in the column {SCORE}, which `min_score` needs; "
-            f"there are {', '.join(names)}"
-        )
-    if LOW_SCORE not in reasons and (file.named or not is_whole_document(file.name)):
-        told = ", ".join(f"{d.count} {reason} (first {d.first})" for reason, d in intake.dropped.items())
+    told = ", ".join(f"{drop.count} {reason} (first {drop.first})" for reason, drop in intake.dropped.items())
+    if set(intake.dropped) <= _UNREADABLE | {EMPTY, SURROGATE} and (file.named or not is_whole_document(file.name)):
         raise BuddyError(f"{file.name}: no text in any of {intake.rows} rows: {told}")
 
 

@@ -18,6 +18,7 @@ from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.stats import Stats
 
+from buddygpt.recipe.data import DataSection
 from buddygpt.recipe.errors import BrokenOff
 
 
@@ -111,6 +112,25 @@ class Executor(LocalPipelineExecutor):
                 wait([f for f in waiting if not f.cancelled()], return_when=ALL_COMPLETED)
                 raise next(e for f in futures if not f.cancelled() and (e := f.exception()))
             report(done)
+
+
+def execute(
+    data: DataSection, steps: Sequence[PipelineStep], tasks: int, workers: int, logs: Path, finished: Callable[[int], None]
+) -> None:
+    """Run every task of a pipeline that is not completed, where the recipe says.
+
+    Args:
+        data: the recipe's section.
+        steps, tasks, workers, logs, finished: as of `Executor`.
+
+    Raises:
+        BuddyError: the first task's that fails; BrokenOff where a worker died.
+    """
+    if data.executor.kind == "local":
+        return Executor(steps, tasks, workers, logs, finished).run()
+    from buddygpt.data import distributed
+
+    distributed.execute(data.executor, steps, tasks, workers, logs, finished)
 
 
 _executor: Executor | None = None

@@ -1,4 +1,4 @@
-"""From a recipe's sources to token files: read -> clean -> remove duplicates -> split -> tokenise -> manifest.
+"""From a recipe's sources to token files: read and clean -> find duplicates -> split -> tokenise -> manifest.
 
 The result is a function of the files' content, the tokenizer and the options named in the key: not of workers, and not
 of how often the work was broken off and taken up again.
@@ -11,20 +11,24 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
+from datatrove.pipeline.base import PipelineStep
 
-from buddygpt.data.accounts import account
-from buddygpt.data.dedup import TRAIN, Held, decide
-from buddygpt.data.executor import Executor
+from buddygpt.data.accounts import account, sample_pairs
+from buddygpt.data.clean import Cleaner
+from buddygpt.data.contamination import Contamination
+from buddygpt.data.duplicates import MatchStep, count_parts, settle_duplicates
+from buddygpt.data.executor import execute
+from buddygpt.data.fates import write_fates
 from buddygpt.data.job import Job, check_space, plan_job
+from buddygpt.data.minhash import MinHash
 from buddygpt.data.prepared import FORMAT, Prepared, read_prepared
 from buddygpt.data.shards import TokeniseStep
-from buddygpt.data.sources import Source, check_unchanged, fetch_sources, find_sources
-from buddygpt.data.staging import Batch, ReadStep, Staged, make_batches, whole_file
+from buddygpt.data.sources import check_unchanged, fetch_sources, find_sources
+from buddygpt.data.staging import ReadStep, Staged, make_batches
 from buddygpt.data.tokenizer import DocumentEncoder
 from buddygpt.data.vocabulary import settle_tokenizer
 from buddygpt.events import Emit, Note, Progress, silent
@@ -105,24 +109,46 @@ def _prepare(job: Job, emit: Emit) -> Prepared:
         stale.unlink()
     sources = fetch_sources(job.sources, emit)
     batches = make_batches(sources)
-    workers = data.workers or os.cpu_count() or 1
     staged, fates, logs = Staged(job.work / "staged"), job.work / "fates", job.path / "logs"
 
-    steps = [ReadStep(batches, staged.folder)]
-    Executor(steps, len(batches), workers, logs / "read", _teller(emit, "read", batches)).run()
+    def run(step: PipelineStep, tasks: int, name: str, workers: int | None = None) -> None:
+        workers = workers or data.workers or os.cpu_count() or 1
+        told = lambda done: emit(Progress(f"prepare: {name}", done, tasks, "parts"))  # noqa: E731
+        execute(data, [step], tasks, workers, logs / name, told)
+
+    minhash = None
+    if near := data.near_duplicates:
+        minhash = MinHash(near.threshold, near.ngram, near.min_ngrams)
+        emit(Note(f"near duplicates: {minhash.describe()}"))
+    guard = _guard(job, emit)
+    cleaner = Cleaner(data.clean) if data.clean else None
+    run(ReadStep(batches, staged.folder, cleaner, minhash, guard), len(batches), "read")
     check_unchanged(sources)
-    _judge(sources, batches, staged, fates)
+
+    starts = staged.starts(len(batches))
+    tables = 1 + (minhash.bands if minhash else 0)
+    parts = count_parts(starts[-1])
+    match = MatchStep(staged, starts, tables, parts, job.work / "matches")
+    run(match, match.tasks, "match", workers=1 if parts == 1 else None)  # too little to start processes for
+    duplicates = settle_duplicates(match)
+    write_fates(sources, batches, staged, duplicates, fates)
 
     tokenizer, facts = settle_tokenizer(job, batches, staged, fates)
-    step = TokeniseStep(batches, staged, fates, job.path, DocumentEncoder(tokenizer), facts["dtype"], facts["end"])
-    Executor([step], len(batches), workers, logs / "tokenise", _teller(emit, "tokenise", batches)).run()
+    encoder = DocumentEncoder(tokenizer)
+    run(TokeniseStep(batches, staged, fates, job.path, encoder, facts["dtype"], facts["end"]), len(batches), "tokenise")
 
+    accounts = {source.name: account(source, batches, staged, fates) for source in sources}
+    samples = {name: own for name, (_, own) in accounts.items()}
+    pairs = sample_pairs(duplicates, batches, staged, starts)
+    told = json.dumps({"sources": samples, "near_duplicates": pairs}, ensure_ascii=False, indent=1)
+    write_atomically(job.path / "samples.json", told.encode("utf-8", "backslashreplace").decode())
     manifest = {
         "format": FORMAT,
         "key": job.key,
         "covers": job.covers,
         "tokenizer": facts,
-        "sources": {source.name: account(source, batches, staged, fates) for source in sources},
+        "near_duplicates": minhash and vars(minhash) | {"told": minhash.describe()},
+        "sources": {name: counts for name, (counts, _) in accounts.items()},
         "versions": {name: importlib.metadata.version(name) for name in ("buddygpt", "datatrove", "tokenizers")},
     }
     write_atomically(job.path / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1))
@@ -131,32 +157,17 @@ def _prepare(job: Job, emit: Emit) -> Prepared:
     return prepared
 
 
-def _judge(sources: Sequence[Source], batches: Sequence[Batch], staged: Staged, fates: Path) -> None:
-    """Decide what becomes of every document, and write that down batch by batch."""
-    high, low = [], []
-    for number in range(len(batches)):
-        index = staged.index(number)
-        high.append(index["high"].copy())
-        low.append(index["low"].copy())
-    sizes = [len(part) for part in high]
-    held, start = [], 0
-    for source in sources:
-        stop = start + sum(size for size, batch in zip(sizes, batches, strict=True) if batch.source.name == source.name)
-        if start == stop:
-            raise BuddyError(f"{source.name}: no text is left of it; see its `min_score`")
-        held.append(Held(source.name, start, stop, source.share))
-        start = stop
-    decided = decide(np.concatenate(high), np.concatenate(low), held)
-    if not np.any(decided == TRAIN):
-        raise BuddyError("every document is held out; lower `data.validation`, or add a source to train on")
-    for number, fate in enumerate(np.split(decided, np.cumsum(sizes)[:-1])):
-        with whole_file(fates / f"{number:05d}.npy") as file:
-            np.save(file, fate)
-
-
-def _teller(emit: Emit, task: str, batches: Sequence[Batch]) -> Callable[[int], None]:
-    files = [0, *np.cumsum([len(batch.files) for batch in batches]).tolist()]
-    return lambda done: emit(Progress(f"prepare: {task}", files[done], files[-1], "files"))
+def _guard(job: Job, emit: Emit) -> Path | None:
+    """The pieces of the evaluation sets that must not be trained on, in a file for all tasks."""
+    data = job.recipe.data
+    if data is None or data.decontaminate is None:
+        return None
+    path = job.work / "guard.npz"
+    contamination = Contamination.build(read_items(job.guarded), data.decontaminate.ngram)
+    emit(Note(contamination.describe()))
+    job.work.mkdir(parents=True, exist_ok=True)
+    contamination.save(path)
+    return path
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 CACHE/KEY/manifest.json                       written last: a folder without it counts for nothing
 CACHE/KEY/tokenizer/                          as saved by transformers
 CACHE/KEY/shards/SOURCE/train/00000.ds        and 00000.ds.index; also SOURCE/validation/
+CACHE/KEY/samples.json                        of what was dropped or changed, for the report
 CACHE/KEY/logs/                               datatrove's
 CACHE/KEY/work/                               intermediate files, until all is done
 CACHE/KEY.lock                                held by the process that prepares
@@ -22,7 +23,7 @@ from buddygpt.recipe.errors import BuddyError, did_you_mean
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout and of everything that decides the tokens; a new one prepares anew."""
 Split = Literal["train", "validation"]
 

@@ -20,9 +20,11 @@ from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.tokens.tokenizer import TokenizedFile
 from numpy.typing import NDArray
 
-from buddygpt.data.dedup import DUPLICATE, SPLITS
+from buddygpt.data.fates import SPLITS, fate_file
 from buddygpt.data.fingerprints import hash_file
-from buddygpt.data.staging import Batch, Staged, whole_file
+from buddygpt.data.formats import load_talk
+from buddygpt.data.staging import Batch, Staged, load_array, whole_file
+from buddygpt.data.template import chat_segments
 from buddygpt.data.tokenizer import DocumentEncoder
 from buddygpt.recipe.errors import BuddyError
 
@@ -173,11 +175,11 @@ class TokeniseStep(PipelineStep):
         batch = self.batches[rank]
         writers: dict[int, TokenWriter] = {}
         try:
-            for fate, texts in kept_texts(self.staged, self.fates, rank):
+            for fate, texts, talks in kept_documents(self.staged, self.fates, rank):
                 if fate not in writers:
                     path = f"shards/{batch.source.name}/{SPLITS[fate]}/{batch.number:05d}.ds"
                     writers[fate] = TokenWriter(self.root, path, self.dtype, self.end)
-                writers[fate].write(self.encoder.encode(texts), sum(len(text.encode()) for text in texts))
+                writers[fate].write(self._encode(texts, talks), sum(len(text.encode()) for text in texts))
             records = {SPLITS[fate]: vars(writer.finish()) for fate, writer in sorted(writers.items())}
         except BaseException:
             for writer in writers.values():
@@ -191,21 +193,28 @@ class TokeniseStep(PipelineStep):
         """What a completed task has left."""
         return [record_file(self.fates, rank)]
 
+    def _encode(self, texts: Sequence[str], talks: Sequence[str | None]) -> list[list[int]]:
+        """Ids of each document: of its text, or of its talk through the chat template."""
+        if all(talk is None for talk in talks):
+            return self.encoder.encode(texts)
+        return self.encoder.encode_segments(
+            [[text] if talk is None else chat_segments(load_talk(talk)) for text, talk in zip(texts, talks, strict=True)]
+        )
+
 
 def record_file(folder: Path, batch: int) -> Path:
     """Where a task leaves the records of its shards."""
     return folder / f"{batch:05d}.json"
 
 
-def kept_texts(staged: Staged, fates: Path, batch: int) -> Iterator[tuple[int, list[str]]]:
-    """The texts of a batch that stay, block by block and split by split: TRAIN or VALIDATION, and texts in order."""
-    fate = np.load(fates / f"{batch:05d}.npy")
+def kept_documents(staged: Staged, fates: Path, batch: int) -> Iterator[tuple[int, list[str], list[str | None]]]:
+    """What stays of a batch, block by block and split by split: TRAIN or VALIDATION, texts in order, their talks."""
+    fate = load_array(fate_file(fates, batch))
     start = 0
-    for texts in staged.texts(batch):
+    for texts, talks in staged.texts(batch):
         own = fate[start : start + len(texts)]
         start += len(texts)
         for split in SPLITS:
-            if chosen := [texts[i] for i in np.flatnonzero(own == split)]:
-                yield split, chosen
+            if len(chosen := np.flatnonzero(own == split)):
+                yield split, [texts[i] for i in chosen], [talks[i] for i in chosen]
     assert start == len(fate), f"batch {batch}: {start} texts staged, {len(fate)} judged"
-    assert not np.any(fate > DUPLICATE)

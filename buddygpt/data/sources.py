@@ -30,6 +30,8 @@ class InputFile:
         size: bytes; characters of a demo corpus.
         content: what its content is known by: `xxh3:...` of a local file, the hub's own hash, or the demo's code.
         path: where it lies; None for a demo corpus, and for a file of the hub not fetched yet.
+        member: of the archive at `path`, where the file lies in one.
+        part: of the file, where it is read in several.
         named: the recipe names this very file.
         stamp: size, modification time in ns and inode when `content` was taken; None where nobody changes the file.
         demo: seed and characters of a demo corpus.
@@ -39,6 +41,8 @@ class InputFile:
     size: int
     content: str
     path: Path | None = None
+    member: Member | None = None
+    part: Part | None = None
     named: bool = True
     stamp: tuple[int, int, int] | None = None
     demo: tuple[int, int] | None = None
@@ -53,7 +57,8 @@ class Source:
         kind: as in the recipe.
         files: in the order in which they are read.
         share: of the documents that is held out.
-        columns, min_score: as in the recipe; None where not given.
+        map, render, min_score, stream: as in the recipe.
+        hint: shape of the rows that the catalog tells.
         skipped: files of unknown kinds that were passed over.
         origin: where a hub's or demo's content comes from.
     """
@@ -62,8 +67,11 @@ class Source:
     kind: str
     files: tuple[InputFile, ...]
     share: float
-    columns: tuple[str, ...] | None = None
+    map: dict[str, str | list[str]] | None = None
+    render: str = "text"
     min_score: float | None = None
+    stream: bool = False
+    hint: str | None = None
     skipped: int = 0
     origin: dict[str, Any] = field(default_factory=dict)
 

@@ -1,10 +1,13 @@
 """Documents between reading and tokenising: their texts, and an index with hash, size and place of each.
 
-    00000.arrow   texts, an Arrow stream compressed with zstd
-    00000.npy     one INDEX record a document, in the same order
-    00000.json    what became of the rows; written last
+    00000.arrow        texts, an Arrow stream compressed with zstd; beside each its talk, where it is one
+    00000.npy          one INDEX record a document, in the same order
+    00000.keys.npy     one KEY record a document, ascending: what exact duplicates are found by
+    00000.bands.npy    MinHash keys of the documents long enough, uint64 [bands, documents], each band ascending
+    00000.places.npy   uint32 [bands, documents]: whose keys they are
+    00000.json         what became of the rows; written last
 
-A batch is a run of a source's files, small ones together, and the unit of work: one task
+A batch is a run of a source's files, small ones together and large ones in parts, and the unit of work: one task
 reads it, another writes its shards.
 """
 
@@ -23,13 +26,21 @@ import numpy as np
 from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
-from buddygpt.data.documents import Document, Intake, read_documents
-from buddygpt.data.sources import InputFile, Source
+from buddygpt.data.clean import Cleaner
+from buddygpt.data.contamination import Contamination
+from buddygpt.data.documents import Document, place_of, read_documents
+from buddygpt.data.intake import Intake
+from buddygpt.data.minhash import MinHash
+from buddygpt.data.sources import InputFile, Source, fetched
+from buddygpt.recipe.errors import BuddyError
 
 INDEX = np.dtype([("high", "<u8"), ("low", "<u8"), ("bytes", "<u8"), ("row", "<u8"), ("file", "<u8")])
 """A document: the two words of its hash, bytes of UTF-8, row in its file, file in its batch."""
+KEY = np.dtype([("high", "<u8"), ("low", "<u8"), ("place", "<u4")])
+"""The two words of a document's hash, and its place in the batch."""
 BATCH_BYTES = 4 << 20
 """Bytes of files up to which small ones share a batch. Not a matter of workers, so that shards are not either."""
+CONTAMINATED = "in an evaluation set"
 _BLOCK_BYTES = 1 << 20
 
 
@@ -67,34 +78,49 @@ class ReadStep(PipelineStep):
     Args:
         batches: all of them.
         folder: of the staged files.
+        cleaner: filters of quality; None for none.
+        minhash: how near duplicates are found; None where they are not looked for.
+        guarded: file of the evaluation sets' pieces; None where there are none.
     """
 
     name = "read"
     type = "buddygpt"
 
-    def __init__(self, batches: Sequence[Batch], folder: Path):
+    def __init__(
+        self,
+        batches: Sequence[Batch],
+        folder: Path,
+        cleaner: Cleaner | None,
+        minhash: MinHash | None,
+        guarded: Path | None,
+    ):
         super().__init__()
         self.batches, self.folder = batches, folder
+        self.cleaner, self.minhash, self.guarded = cleaner, minhash, guarded
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
         """Nothing comes in and nothing goes on: what is staged lies in the folder."""
         batch, intake = self.batches[rank], Intake()
-        records = array("Q")  # 40 bytes a document; a list of tuples would take 300
-        with whole_file(self.folder / f"{rank:05d}.arrow") as file, _TextWriter(file) as texts:
+        writer = _Writer(self.minhash)
+        guard = None if self.guarded is None else Contamination.load(self.guarded)
+        with whole_file(self.folder / f"{rank:05d}.arrow") as file, _TextStream(file) as texts:
             for number, source_file in enumerate(batch.files):
-                for document in read_documents(source_file, batch.source.columns, batch.source.min_score, intake):
-                    texts.write(document)
-                    records.extend((*document.hash, len(document.data), document.row, number))
-        with whole_file(self.folder / f"{rank:05d}.npy") as file:
-            np.save(file, np.frombuffer(records, dtype=INDEX))
+                with fetched(batch.source, source_file, self.folder) as here:
+                    documents = read_documents(here, batch.source, self.cleaner, intake)
+                    for block in _blocks(documents):
+                        writer.write(_unseen(block, here, guard, intake), number, texts)
+        for suffix, saved in writer.arrays().items():
+            with whole_file(self.folder / f"{rank:05d}.{suffix}") as file:
+                np.save(file, saved)
         with whole_file(self.folder / f"{rank:05d}.json") as file:
-            file.write(json.dumps(intake.as_dict()).encode())
+            file.write(json.dumps(intake.as_dict(), ensure_ascii=False).encode("utf-8", "backslashreplace"))
         self.stat_update("rows", value=intake.rows)
         return iter(())
 
     def results(self, rank: int) -> list[Path]:
         """What a completed task has left."""
-        return [self.folder / f"{rank:05d}.{suffix}" for suffix in ("arrow", "npy", "json")]
+        suffixes = ["arrow", "npy", "keys.npy", "json"] + (["bands.npy", "places.npy"] if self.minhash else [])
+        return [self.folder / f"{rank:05d}.{suffix}" for suffix in suffixes]
 
 
 @dataclass(frozen=True)
@@ -109,48 +135,141 @@ class Staged:
 
     def index(self, batch: int) -> NDArray[Any]:
         """INDEX records of the batch's documents."""
-        return np.load(self.folder / f"{batch:05d}.npy")
+        return load_array(self.folder / f"{batch:05d}.npy")
 
-    def texts(self, batch: int) -> Iterator[list[str]]:
-        """The batch's texts in blocks of about a megabyte."""
+    def keys(self, batch: int) -> NDArray[Any]:
+        """KEY records, ascending, mapped from disk."""
+        return load_array(self.folder / f"{batch:05d}.keys.npy", mapped=True)
+
+    def band(self, batch: int, band: int) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
+        """Ascending keys of a band and whose they are, mapped from disk."""
+        keys, places = (
+            load_array(self.folder / f"{batch:05d}.{name}.npy", mapped=True) for name in ("bands", "places")
+        )
+        return keys[band], places[band]
+
+    def starts(self, batches: int) -> list[int]:
+        """Number of the first document of each batch over all batches, and of all documents last."""
+        return np.cumsum([0, *(len(self.keys(batch)) for batch in range(batches))]).tolist()
+
+    def texts(self, batch: int) -> Iterator[tuple[list[str], list[str | None]]]:
+        """The batch's texts and talks in blocks of about a megabyte."""
         import pyarrow as pa
 
         with (self.folder / f"{batch:05d}.arrow").open("rb") as file, pa.ipc.open_stream(file) as blocks:
             for block in blocks:
-                yield block.column(0).to_pylist()
+                yield block.column(0).to_pylist(), block.column(1).to_pylist()
 
 
-class _TextWriter:
-    """Gathers texts into blocks and writes them."""
+def load_array(path: Path, *, mapped: bool = False) -> NDArray[Any]:
+    """An array of the work folder; never Python objects, which could run code.
+
+    Raises:
+        BuddyError: it is no such array.
+    """
+    try:
+        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise BuddyError(f"{path}: damaged ({reason}); remove {path.parent.parent} and start again") from None
+
+
+def _blocks(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    """Documents in lists of about a megabyte of text, so that what looks at n-grams looks at many texts at once."""
+    block: list[Document] = []
+    size = 0
+    for document in documents:
+        block.append(document)
+        size += document.size
+        if size >= _BLOCK_BYTES:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
+
+
+def _unseen(
+    block: list[Document], file: InputFile, guard: Contamination | None, intake: Intake
+) -> list[Document]:
+    """The documents of a block that hold no piece of an evaluation set; counts the others."""
+    if guard is None:
+        return block
+    kept = []
+    for document, hit in zip(block, guard.find([document.text for document in block]), strict=True):
+        if hit is None:
+            kept.append(document)
+            continue
+        where = place_of(file, document.row)
+        reason = f"{CONTAMINATED}: {hit.set}"
+        intake.samples.add(reason, where, document.text, hit.piece, None)
+        intake.drop(reason, where)
+    return kept
+
+
+class _Writer:
+    """Gathers the records and keys of a batch and passes its texts on.
+
+    Args:
+        minhash: None where near duplicates are not looked for.
+    """
+
+    def __init__(self, minhash: MinHash | None):
+        self._minhash = minhash
+        self._records = array("Q")  # 40 bytes a document; a list of tuples would take 300
+        self._bands: list[NDArray[np.uint64]] = []
+        self._long: list[NDArray[np.bool_]] = []
+
+    def write(self, block: list[Document], file: int, texts: _TextStream) -> None:
+        """Add documents of one file of the batch."""
+        if not block:
+            return
+        texts.write(block)
+        for document in block:
+            self._records.extend((*document.hash, document.size, document.row, file))
+        if self._minhash is not None:
+            keys, long = self._minhash.bands_of([document.text for document in block])
+            self._bands.append(keys[long])
+            self._long.append(long)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What is saved, by the end of its file's name."""
+        index = np.frombuffer(self._records, dtype=INDEX)
+        order = np.lexsort((index["low"], index["high"]))
+        keys = np.empty(len(index), KEY)
+        keys["high"], keys["low"], keys["place"] = index["high"][order], index["low"][order], order
+        saved = {"npy": index, "keys.npy": keys}
+        if self._minhash is not None:
+            bands = np.concatenate([np.empty((0, self._minhash.bands), np.uint64), *self._bands]).T
+            places = np.flatnonzero(np.concatenate([np.empty(0, bool), *self._long])).astype(np.uint32)
+            orders = np.argsort(bands, axis=1, kind="stable")
+            saved["bands.npy"] = np.take_along_axis(bands, orders, axis=1)
+            saved["places.npy"] = places[orders]
+        return saved
+
+
+class _TextStream:
+    """An Arrow stream of texts and talks."""
 
     def __init__(self, file: BinaryIO):
         import pyarrow as pa
 
-        self._schema = pa.schema([("text", pa.large_string())])
+        self._schema = pa.schema([("text", pa.large_string()), ("talk", pa.large_string())])
         self._stream = pa.ipc.new_stream(file, self._schema, options=pa.ipc.IpcWriteOptions(compression="zstd"))
-        self._texts: list[str] = []
-        self._bytes = 0
 
-    def __enter__(self) -> _TextWriter:
+    def __enter__(self) -> _TextStream:
         return self
 
     def __exit__(self, *fault: Any) -> None:
         if fault[0] is None:
-            self._flush()
             self._stream.close()
 
-    def write(self, document: Document) -> None:
-        self._texts.append(document.text)
-        self._bytes += len(document.data)
-        if self._bytes >= _BLOCK_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
+    def write(self, block: list[Document]) -> None:
+        """Write documents as one block."""
         import pyarrow as pa
 
-        if self._texts:
-            self._stream.write_batch(pa.record_batch([pa.array(self._texts, pa.large_string())], schema=self._schema))
-        self._texts, self._bytes = [], 0
+        columns = [[document.text for document in block], [document.talk for document in block]]
+        arrays = [pa.array(column, pa.large_string()) for column in columns]
+        self._stream.write_batch(pa.record_batch(arrays, schema=self._schema))
 
 
 @contextmanager

@@ -8,11 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from buddygpt.data.dedup import TRAIN, fractions
-from buddygpt.data.shards import kept_texts
-from buddygpt.data.staging import Batch, Staged
+from buddygpt.data.fates import TRAIN, fate_file, fractions
+from buddygpt.data.shards import kept_documents
+from buddygpt.data.staging import Batch, Staged, load_array
 from buddygpt.data.tokenizer import largest_id, load_tokenizer, tokenizer_hash, train_tokenizer
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.runs import write_atomically
@@ -81,7 +79,7 @@ def settle_tokenizer(
 
 def _training(staged: Staged, fates: Path, batch: int) -> Any:
     """Index records of a batch's training documents."""
-    return staged.index(batch)[np.load(fates / f"{batch:05d}.npy") == TRAIN]
+    return staged.index(batch)[load_array(fate_file(fates, batch)) == TRAIN]
 
 
 def _sample(batches: Sequence[Batch], staged: Staged, fates: Path, share: float) -> Iterator[str]:
@@ -89,7 +87,7 @@ def _sample(batches: Sequence[Batch], staged: Staged, fates: Path, share: float)
     for number in range(len(batches)):
         chosen = fractions(_training(staged, fates, number)["low"]) < share
         start = 0
-        for split, texts in kept_texts(staged, fates, number):
+        for split, texts, _ in kept_documents(staged, fates, number):
             if split == TRAIN:
                 yield from (text for text, keep in zip(texts, chosen[start : start + len(texts)], strict=True) if keep)
                 start += len(texts)

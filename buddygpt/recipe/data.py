@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from buddygpt.recipe.base import Count, FieldError, Number, Section
 from buddygpt.recipe.clean import CleanSection, Decontaminate, NearDuplicates
+from buddygpt.recipe.executor import AnyExecutor, LocalExecutor
 
 Share = Annotated[Number, Field(ge=0, le=1)]
 
@@ -115,8 +116,10 @@ class DataSection(Section):
     """Removal of near duplicates, `{}` for the defaults; only exact ones where left out."""
     decontaminate: Decontaminate | None = None
     """Evaluation sets that must not be trained on."""
+    executor: AnyExecutor = LocalExecutor(kind="local")
+    """On which machines text is prepared. Changes nothing in the result."""
     workers: Annotated[Count, Field(gt=0)] | None = None
-    """Processes that prepare data; one for each processor where left out. Changes nothing in the result."""
+    """Tasks at the same time; one for each processor of this machine where left out. Changes nothing in the result."""
 
     @model_validator(mode="after")
     def _trains(self) -> DataSection:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
+from buddygpt.data.template import Control
 from buddygpt.data.tokenizer.content import backend_content
 from buddygpt.recipe.errors import BuddyError
 
@@ -25,6 +26,7 @@ class DocumentEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._backend = _without_added_tokens(tokenizer)
+        self._added = tokenizer.get_added_vocab()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The token ids of each text, in order."""
@@ -39,6 +41,27 @@ class DocumentEncoder:
                 " drop it, or replace its lone surrogates"
             ) from error
         return [encoding.ids for encoding in encodings]
+
+    def encode_segments(self, documents: Sequence[Sequence[str | Control]]) -> list[list[int]]:
+        """The token ids of documents that consist of typed text and of control tokens between.
+
+        Raises:
+            BuddyError: the tokenizer has no such control token.
+        """
+        ids = iter(self.encode([part for document in documents for part in document if isinstance(part, str)]))
+        return [
+            [token for part in document for token in (next(ids) if isinstance(part, str) else (self._id(part),))]
+            for document in documents
+        ]
+
+    def _id(self, control: Control) -> int:
+        try:
+            return self._added[control.token]
+        except KeyError:
+            raise BuddyError(
+                f"tokenizer: it has no token {control.token}, which `render: chat` needs; "
+                "use 'qwen3', a trained tokenizer, or `render: text`"
+            ) from None
 
 
 def encode_documents(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

@@ -93,9 +93,7 @@ def sample_pairs(
                 row = index[place]
                 where = place_of(batch.files[row["file"]], int(row["row"]))
                 found[starts[number] + place] = (where, text)
-    pairs = [
-        {"removed": found[int(near[at])], "kept": found[int(duplicates.kept[at])]} for at in chosen
-    ]
+    pairs = [{"removed": found[int(near[at])], "kept": found[int(duplicates.kept[at])]} for at in chosen]
     _, sizes = np.unique(duplicates.kept, return_counts=True)
     return {"pairs": pairs, "largest_group": int(sizes.max()) + 1 if len(sizes) else 0}
 

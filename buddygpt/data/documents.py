@@ -15,7 +15,7 @@ import xxhash
 from buddygpt.data.clean import Cleaner, normalise
 from buddygpt.data.formats import NO_COLUMN, Adapter, Dropped, Talk, dump_talk, find_adapter, render_text, score_of
 from buddygpt.data.intake import Intake
-from buddygpt.data.readers import column_names, format_of, is_whole_document, place, read_rows
+from buddygpt.data.readers import format_of, is_whole_document, place, read_rows
 from buddygpt.data.sources import InputFile, Source
 from buddygpt.recipe.errors import BuddyError
 

@@ -137,9 +137,10 @@ def settle_duplicates(step: MatchStep) -> Duplicates:
     if not len(nodes):
         return Duplicates(exact, nodes, nodes)
     records = _records(step, nodes)
-    kept = choose_kept(labels, records["bytes"], records["high"], records["low"], nodes)
-    gone = kept != nodes
-    return Duplicates(exact, nodes[gone], kept[gone])
+    stays = choose_kept(labels, records["bytes"], records["high"], records["low"], nodes)
+    order = np.argsort(labels[stays])
+    own = np.searchsorted(labels[stays][order], labels[~stays])
+    return Duplicates(exact, nodes[~stays], nodes[stays][order][own])
 
 
 def _records(step: MatchStep, numbers: Numbers) -> NDArray[Any]:

@@ -115,7 +115,12 @@ class Executor(LocalPipelineExecutor):
 
 
 def execute(
-    data: DataSection, steps: Sequence[PipelineStep], tasks: int, workers: int, logs: Path, finished: Callable[[int], None]
+    data: DataSection,
+    steps: Sequence[PipelineStep],
+    tasks: int,
+    workers: int,
+    logs: Path,
+    finished: Callable[[int], None],
 ) -> None:
     """Run every task of a pipeline that is not completed, where the recipe says.
 

@@ -198,7 +198,10 @@ class TokeniseStep(PipelineStep):
         if all(talk is None for talk in talks):
             return self.encoder.encode(texts)
         return self.encoder.encode_segments(
-            [[text] if talk is None else chat_segments(load_talk(talk)) for text, talk in zip(texts, talks, strict=True)]
+            [
+                [text] if talk is None else chat_segments(load_talk(talk))
+                for text, talk in zip(texts, talks, strict=True)
+            ]
         )
 
 

@@ -188,9 +188,7 @@ def _blocks(documents: Iterator[Document]) -> Iterator[list[Document]]:
         yield block
 
 
-def _unseen(
-    block: list[Document], file: InputFile, guard: Contamination | None, intake: Intake
-) -> list[Document]:
+def _unseen(block: list[Document], file: InputFile, guard: Contamination | None, intake: Intake) -> list[Document]:
     """The documents of a block that hold no piece of an evaluation set; counts the others."""
     if guard is None:
         return block

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -17,83 +16,19 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-
-from buddygpt.data import demo, staging
-from buddygpt.data import prepare as prepare_module
 from buddygpt.data.dedup import Held, decide
+
+from buddygpt.data import demo
+from buddygpt.data import prepare as prepare_module
 from buddygpt.data.prepare import find_prepared, prepare, verify
 from buddygpt.data.tokenizer import load_tokenizer
-from buddygpt.data.windows import TokenStream
 from buddygpt.events import Note, silent
 from buddygpt.recipe.errors import BuddyError
-from buddygpt.recipe.schema import Recipe
 
 CORPUS = Path(__file__).parents[2] / ".." / "shared" / "data" / "corpus"
 
 
-def recipe(*sources: dict | str, vocab_size=1024, tokenizer=None, workers=1, validation=0.2) -> Recipe:
-    listed = [{"kind": "files", "paths": [s]} if isinstance(s, str) else s for s in sources]
-    return Recipe.model_validate(
-        {
-            "schema": 1,
-            "name": "test",
-            "model": {
-                "vocab_size": vocab_size,
-                "hidden_size": 64,
-                "num_hidden_layers": 1,
-                "max_position_embeddings": 256,
-                "attention": {"kind": "gqa", "num_attention_heads": 4, "num_key_value_heads": 2},
-                "mlp": {"kind": "dense", "intermediate_size": 128},
-            },
-            "tokenizer": tokenizer or {"train": 300},
-            "data": {"sources": listed, "validation": validation, "workers": workers},
-        }
-    )
-
-
-def make_texts(seed: int, count: int = 40) -> list[str]:
-    dice = random.Random(seed)
-    words = "春江 潮水 连海平 海上 明月 共潮生 滟滟 随波 千万里 何处 无月明".split()
-    return [f"{seed}之{n}：" + "".join(dice.choices(words, k=dice.randint(3, 60))) + "。" for n in range(count)]
-
-
-def write(path: Path, texts: list[str]) -> str:
-    path.write_text("".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in texts), "utf-8")
-    return str(path)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a prepared folder but datatrove's logs."""
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and "logs" not in p.relative_to(folder).parts]
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
-
-
-def texts_of(prepared, source: str, split) -> list[str]:
-    """Documents read back through the stream that training reads."""
-    tokenizer = prepared.tokenizer()
-    stream = TokenStream(source, prepared.open(source, split), tokenizer.eos_token_id)
-    texts, start = [], 0
-    for ends in stream.document_ends():
-        for end in ends:
-            ids, _ = stream.read(start, int(end))
-            assert ids[-1] == tokenizer.eos_token_id and tokenizer.eos_token_id not in ids[:-1]
-            texts.append(tokenizer.decode(ids[:-1].tolist(), clean_up_tokenization_spaces=False))
-            start = int(end)
-    return texts
-
-
-@pytest.fixture
-def many(tmp_path, monkeypatch) -> str:
-    """A folder of five files, a task for each."""
-    monkeypatch.setattr(staging, "BATCH_BYTES", 1)
-    folder = tmp_path / "many"
-    folder.mkdir()
-    for n in range(5):
-        write(folder / f"{n}.jsonl", make_texts(n))
-    return str(folder)
-
-
-def test_what_goes_in_comes_out(tmp_path):
+def test_what_goes_in_comes_out(tmp_path, make_recipe, make_texts, write, texts_of):
     one, two = make_texts(1), make_texts(2)
     first = write(tmp_path / "one.jsonl", [*one, one[3], "  ", "甲<|endoftext|>", "乙<|im_end|>丙"])
     (tmp_path / "two").mkdir()
@@ -101,7 +36,7 @@ def test_what_goes_in_comes_out(tmp_path):
         (tmp_path / "two" / f"{n:02d}.txt").write_text(text, "utf-8")
     (tmp_path / "two" / "99.md").write_text(f"\n{one[0]}\n", "utf-8")
     (tmp_path / "two" / "notes.csv").write_text("x", "utf-8")
-    prepared = prepare(recipe(first, str(tmp_path / "two")), tmp_path / "cache", silent)
+    prepared = prepare(make_recipe(first, str(tmp_path / "two")), tmp_path / "cache", silent)
 
     a, b = prepared.manifest["sources"].values()
     assert a["documents_in"] == 44 and a["documents_out"] == 42 and a["end_markers_stripped"] == 1
@@ -125,15 +60,15 @@ def test_what_goes_in_comes_out(tmp_path):
         prepared.open("onee", "train")
 
 
-def test_the_demo_corpus(tmp_path):
-    prepared = prepare(recipe({"kind": "demo", "characters": 5000, "seed": 3}), tmp_path, silent)
+def test_the_demo_corpus(tmp_path, make_recipe, texts_of):
+    prepared = prepare(make_recipe({"kind": "demo", "characters": 5000, "seed": 3}), tmp_path, silent)
     texts = texts_of(prepared, "demo", "train") + texts_of(prepared, "demo", "validation")
     assert sorted(texts) == sorted({text.strip() for text in demo.paragraphs(3, 5000)})
 
 
-def test_workers_change_nothing(tmp_path, many):
-    one = prepare(recipe(many, workers=1), tmp_path / "a", silent)
-    two = prepare(recipe(many, workers=2), tmp_path / "b", silent)
+def test_workers_change_nothing(tmp_path, many, make_recipe, contents):
+    one = prepare(make_recipe(many, workers=1), tmp_path / "a", silent)
+    two = prepare(make_recipe(many, workers=2), tmp_path / "b", silent)
     assert contents(one.path) == contents(two.path) and len(one.open("many", "train")) == 5
 
 
@@ -159,8 +94,8 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     ("task", "workers"), [("prepare: read", 2), ("prepare: tokenise", 1), ("prepare: tokenise", 2)]
 )
-def test_killed_and_started_again(tmp_path, many, task, workers):
-    wanted = recipe(many, workers=workers)
+def test_killed_and_started_again(tmp_path, many, task, workers, make_recipe, contents):
+    wanted = make_recipe(many, workers=workers)
     (tmp_path / "break_off.py").write_text(BREAK_OFF, "utf-8")
     (tmp_path / "recipe.json").write_text(wanted.model_dump_json(by_alias=True), "utf-8")
     arguments = [tmp_path / "recipe.json", tmp_path / "a", task, 2]
@@ -175,9 +110,9 @@ def test_killed_and_started_again(tmp_path, many, task, workers):
         (folder / "shards/many/train" / rest).touch()
 
     events = []
-    again = prepare(recipe(many), tmp_path / "a", events.append)
+    again = prepare(make_recipe(many), tmp_path / "a", events.append)
     assert next(e.done for e in events if getattr(e, "task", "") == task) >= 2  # what was done stays done
-    assert contents(again.path) == contents(prepare(recipe(many), tmp_path / "b", silent).path)
+    assert contents(again.path) == contents(prepare(make_recipe(many), tmp_path / "b", silent).path)
 
 
 def _belongs(process: psutil.Process, folder: Path) -> bool:
@@ -194,68 +129,68 @@ def _wait_for(condition, seconds=10.0):
         time.sleep(0.05)
 
 
-def test_a_stopped_run_leaves_no_worker(tmp_path, many):
+def test_a_stopped_run_leaves_no_worker(tmp_path, many, make_recipe):
     def emit(event):
         if getattr(event, "task", "") == "prepare: tokenise" and event.done:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare(recipe(many, workers=2), tmp_path / "cache", emit)
+        prepare(make_recipe(many, workers=2), tmp_path / "cache", emit)
     assert not [p for p in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_first_fault_in_order_is_told(tmp_path, many, workers, capfd):
+def test_the_first_fault_in_order_is_told(tmp_path, many, workers, capfd, make_recipe, write):
     for n in (1, 3):
         with (Path(many) / f"{n}.jsonl").open("a") as file:
             file.write("{broken\n")
     with pytest.raises(BuddyError) as caught:
-        prepare(recipe(many, workers=workers), tmp_path / "cache", silent)
+        prepare(make_recipe(many, workers=workers), tmp_path / "cache", silent)
     assert caught.value.lines[0].startswith(f"{many}/1.jsonl:41: not JSON")
-    assert find_prepared(recipe(many), tmp_path / "cache") is None
+    assert find_prepared(make_recipe(many), tmp_path / "cache") is None
     assert capfd.readouterr() == ("", "")  # datatrove's chatter is in its logs
 
 
-def test_unchanged_is_not_repeated(tmp_path, many):
-    first = prepare(recipe(many), tmp_path / "cache", silent)
+def test_unchanged_is_not_repeated(tmp_path, many, make_recipe):
+    first = prepare(make_recipe(many), tmp_path / "cache", silent)
     stamp = (first.path / "manifest.json").stat().st_mtime_ns
     # Neither the name of the run, nor weights, nor workers matter.
-    other = recipe({"kind": "files", "paths": [many], "weight": 3}, workers=2).model_copy(update={"name": "other"})
+    other = make_recipe({"kind": "files", "paths": [many], "weight": 3}, workers=2).model_copy(update={"name": "other"})
     assert prepare(other, tmp_path / "cache", silent) == first == find_prepared(other, tmp_path / "cache")
     assert (first.path / "manifest.json").stat().st_mtime_ns == stamp
 
 
-def test_an_unchanged_file_is_hashed_once(tmp_path, monkeypatch):
+def test_an_unchanged_file_is_hashed_once(tmp_path, monkeypatch, make_recipe, make_texts, write):
     path = write(tmp_path / "a.jsonl", make_texts(0))
     os.utime(path, (1e9, 1e9))
-    prepare(recipe(path), tmp_path / "cache", silent)
+    prepare(make_recipe(path), tmp_path / "cache", silent)
     monkeypatch.setattr("buddygpt.data.fingerprints.hash_file", lambda path: pytest.fail("read again"))
-    assert find_prepared(recipe(path), tmp_path / "cache")
+    assert find_prepared(make_recipe(path), tmp_path / "cache")
 
 
-def test_what_changes_the_result_prepares_anew(tmp_path):
+def test_what_changes_the_result_prepares_anew(tmp_path, make_recipe, make_texts, write):
     path = Path(write(tmp_path / "a.jsonl", make_texts(0)))
-    keys = [prepare(recipe(str(path)), tmp_path / "cache", silent).path.name]
+    keys = [prepare(make_recipe(str(path)), tmp_path / "cache", silent).path.name]
     for change in (
         {"tokenizer": {"train": 301}},
         {"validation": 0.3},
     ):
-        assert find_prepared(recipe(str(path), **change), tmp_path / "cache") is None
-        keys.append(prepare(recipe(str(path), **change), tmp_path / "cache", silent).path.name)
+        assert find_prepared(make_recipe(str(path), **change), tmp_path / "cache") is None
+        keys.append(prepare(make_recipe(str(path), **change), tmp_path / "cache", silent).path.name)
     data = path.read_bytes()
     path.write_bytes(data.replace("春".encode(), "秋".encode(), 1))  # same size, a moment later
-    assert find_prepared(recipe(str(path)), tmp_path / "cache") is None
-    prepared = prepare(recipe(str(path)), tmp_path / "cache", silent)
+    assert find_prepared(make_recipe(str(path)), tmp_path / "cache") is None
+    prepared = prepare(make_recipe(str(path)), tmp_path / "cache", silent)
     assert len({*keys, prepared.path.name}) == 4
-    named = recipe({"kind": "files", "paths": [str(path)], "columns": ["text"]})
+    named = make_recipe({"kind": "files", "paths": [str(path)], "map": {"text": "text"}})
     assert find_prepared(named, tmp_path / "cache") is None
 
 
-def test_a_saved_tokenizer_is_known_by_content(tmp_path):
+def test_a_saved_tokenizer_is_known_by_content(tmp_path, make_recipe, make_texts, write):
     path = write(tmp_path / "a.jsonl", make_texts(0))
-    folder = prepare(recipe(path), tmp_path / "cache", silent).path / "tokenizer"
+    folder = prepare(make_recipe(path), tmp_path / "cache", silent).path / "tokenizer"
     shutil.copytree(folder, tmp_path / "tokenizer")
-    based = recipe(path, tokenizer={"base": str(tmp_path / "tokenizer")})
+    based = make_recipe(path, tokenizer={"base": str(tmp_path / "tokenizer")})
     first = prepare(based, tmp_path / "cache", silent)
     tokenizer = load_tokenizer(str(tmp_path / "tokenizer"))
     tokenizer.chat_template = "{{ messages }}"
@@ -264,42 +199,42 @@ def test_a_saved_tokenizer_is_known_by_content(tmp_path):
     assert first.path != second.path and second.tokenizer().chat_template == "{{ messages }}"
 
 
-def test_a_tokenizer_is_trained_on_a_sample_of_much_text(tmp_path, monkeypatch):
+def test_a_tokenizer_is_trained_on_a_sample_of_much_text(tmp_path, monkeypatch, make_recipe, make_texts, write):
     path = write(tmp_path / "a.jsonl", make_texts(0, 200))
-    whole = prepare(recipe(path), tmp_path / "cache", silent).manifest["tokenizer"]
+    whole = prepare(make_recipe(path), tmp_path / "cache", silent).manifest["tokenizer"]
     assert whole["trained_on"]["sampled_share"] == 1
     for module in ("job", "vocabulary"):
         monkeypatch.setattr(f"buddygpt.data.{module}.SAMPLE_BYTES", whole["trained_on"]["bytes"] // 2)
-    part = prepare(recipe(path), tmp_path / "cache", silent).manifest["tokenizer"]
+    part = prepare(make_recipe(path), tmp_path / "cache", silent).manifest["tokenizer"]
     assert abs(part["trained_on"]["sampled_share"] - 0.5) < 0.01 and part["hash"] != whole["hash"]
 
 
-def test_the_split_stays_when_a_file_is_added(tmp_path):
+def test_the_split_stays_when_a_file_is_added(tmp_path, make_recipe, make_texts, write, texts_of):
     folder = tmp_path / "all"
     folder.mkdir()
     write(folder / "b.jsonl", make_texts(1, 200))
-    before = prepare(recipe(str(folder)), tmp_path / "cache", silent)
+    before = prepare(make_recipe(str(folder)), tmp_path / "cache", silent)
     write(folder / "a.jsonl", make_texts(2, 200))
-    after = prepare(recipe(str(folder)), tmp_path / "cache", silent)
+    after = prepare(make_recipe(str(folder)), tmp_path / "cache", silent)
     for split in ("train", "validation"):
         assert set(texts_of(before, "all", split)) < set(texts_of(after, "all", split))
     held = set(texts_of(after, "all", "validation"))
     assert held.isdisjoint(texts_of(after, "all", "train")) and 40 < len(held) < 120
 
 
-def test_duplicates_go_over_all_sources_and_before_the_split(tmp_path):
+def test_duplicates_go_over_all_sources_and_before_the_split(tmp_path, make_recipe, make_texts, write, texts_of):
     texts = make_texts(1, 60)
     first = write(tmp_path / "first.jsonl", texts + texts)
     second = {"kind": "files", "paths": [write(tmp_path / "second.jsonl", [*texts[:30], "新"])], "validation": 1}
-    prepared = prepare(recipe(first, second), tmp_path / "cache", silent)
+    prepared = prepare(make_recipe(first, second), tmp_path / "cache", silent)
     assert prepared.source("first")["dropped"]["duplicate"] == {"count": 60, "first": f"{first}:61"}
     assert texts_of(prepared, "second", "validation") == ["新"] and prepared.open("second", "train") == []
 
 
-def test_a_source_of_copies_is_told(tmp_path):
+def test_a_source_of_copies_is_told(tmp_path, make_recipe, make_texts, write):
     first, second = (write(tmp_path / name, make_texts(1)) for name in ("a.jsonl", "b.jsonl"))
     with pytest.raises(BuddyError, match="b: all of its 40 documents are copies"):
-        prepare(recipe(first, second), tmp_path / "cache", silent)
+        prepare(make_recipe(first, second), tmp_path / "cache", silent)
 
 
 def _decide(shares: list[float], counts: list[int], seed: int = 0) -> list[np.ndarray]:
@@ -321,17 +256,17 @@ def test_the_split_is_never_empty_on_either_side():
     assert 900 < many.sum() < 1100
 
 
-def test_a_vocabulary_larger_than_the_model(tmp_path):
+def test_a_vocabulary_larger_than_the_model(tmp_path, make_recipe, make_texts, write):
     path = write(tmp_path / "a.jsonl", make_texts(0))
-    folder = prepare(recipe(path), tmp_path / "cache", silent).path / "tokenizer"
+    folder = prepare(make_recipe(path), tmp_path / "cache", silent).path / "tokenizer"
     with pytest.raises(
         BuddyError, match=r"vocabulary is larger than the model's: ids reach 299, model.vocab_size is 299"
     ):
-        prepare(recipe(path, vocab_size=299, tokenizer={"base": str(folder)}), tmp_path / "cache", silent)
+        prepare(make_recipe(path, vocab_size=299, tokenizer={"base": str(folder)}), tmp_path / "cache", silent)
 
 
-def test_verify_names_what_changed(tmp_path, many):
-    wanted = recipe(many)
+def test_verify_names_what_changed(tmp_path, many, make_recipe, make_texts, write):
+    wanted = make_recipe(many)
     prepared = prepare(wanted, tmp_path / "cache", silent)
     assert verify(prepared, wanted) == []
     shard = prepared.path / prepared.source("many")["splits"]["train"]["shards"][2]["path"]
@@ -348,7 +283,7 @@ def test_verify_names_what_changed(tmp_path, many):
     assert f"{many}/7.jsonl: new" in faults[3]
 
 
-def test_a_file_that_changes_while_it_is_read(tmp_path):
+def test_a_file_that_changes_while_it_is_read(tmp_path, make_recipe, make_texts, write):
     path = write(tmp_path / "a.jsonl", make_texts(0))
 
     def emit(event):
@@ -356,30 +291,30 @@ def test_a_file_that_changes_while_it_is_read(tmp_path):
             write(Path(path), make_texts(1))
 
     with pytest.raises(BuddyError, match=r"a\.jsonl: changed while it was read"):
-        prepare(recipe(path), tmp_path / "cache", emit)
+        prepare(make_recipe(path), tmp_path / "cache", emit)
 
 
-def test_too_little_space(tmp_path, monkeypatch):
+def test_too_little_space(tmp_path, monkeypatch, make_recipe, make_texts, write):
     path = write(tmp_path / "a.jsonl", make_texts(0))
     monkeypatch.setattr(prepare_module.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))
     with pytest.raises(BuddyError, match=r"about 15.3 kB are needed .* 0 bytes are free"):
-        prepare(recipe(path), tmp_path / "cache", silent)
+        prepare(make_recipe(path), tmp_path / "cache", silent)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_full_disk_is_one_line(tmp_path, many, monkeypatch, workers):
+def test_a_full_disk_is_one_line(tmp_path, many, monkeypatch, workers, make_recipe):
     def full(*args):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(prepare_module, "_judge", full)
     with pytest.raises(BuddyError, match="no space left; free some and start again"):
-        prepare(recipe(many, workers=workers), tmp_path / "cache", silent)
+        prepare(make_recipe(many, workers=workers), tmp_path / "cache", silent)
 
 
-def test_two_at_once(tmp_path):
+def test_two_at_once(tmp_path, make_recipe, make_texts, write):
     """The second waits for the first, then finds what it made."""
     path = write(tmp_path / "a.jsonl", make_texts(0))
-    wanted = recipe(path)
+    wanted = make_recipe(path)
     (tmp_path / "go.py").write_text(BREAK_OFF.replace("signal.SIGKILL", "signal.SIGSTOP"), "utf-8")
     (tmp_path / "recipe.json").write_text(wanted.model_dump_json(by_alias=True), "utf-8")
     arguments = [tmp_path / "recipe.json", tmp_path / "cache", "prepare: tokenise", 1]
@@ -400,11 +335,11 @@ def test_two_at_once(tmp_path):
     assert len(notes) == 1 and "another process" in notes[0] and verify(prepared, wanted) == []
 
 
-def test_real_text_with_the_qwen_tokenizer(tmp_path):
+def test_real_text_with_the_qwen_tokenizer(tmp_path, make_recipe, texts_of):
     file = CORPUS / "d2l-zh.jsonl.gz"
     if not file.is_file():
         pytest.skip(f"no {file}")
-    wanted = recipe(str(file), vocab_size=151_936, tokenizer={"base": "qwen3"})
+    wanted = make_recipe(str(file), vocab_size=151_936, tokenizer={"base": "qwen3"})
     prepared = prepare(wanted, tmp_path / "cache", silent)
     entry = prepared.source("d2l-zh")
     with gzip.open(file) as lines:

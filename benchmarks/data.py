@@ -2,6 +2,7 @@
 
 The corpus is synthetic: sentences of real documents (of the demo generator where those are absent) drawn at random into
 documents of about 2 kB; every 20th is a copy of an earlier one, every 20th nearly one, every 50th repeats itself.
+datatrove's pipeline needs spacy for Chinese, and xxhash before 4.
 """
 
 from __future__ import annotations
@@ -301,12 +302,22 @@ def _datatrove(corpus: str, folder: str) -> dict[str, float]:
             [
                 JsonlReader(corpus),
                 GopherRepetitionFilter(language="zh"),
-                GopherQualityFilter(language="zh", min_stop_words=0, min_avg_word_length=None, max_avg_word_length=None),
+                # Its measures of words are of English: they leave next to nothing of Chinese text.
+                GopherQualityFilter(
+                    language="zh", min_doc_words=None, min_avg_word_length=None, max_avg_word_length=None,
+                    min_stop_words=None, max_non_alpha_words_ratio=None,
+                ),
                 JsonlWriter(str(root / "clean")),
             ],
             tasks,
         ),
-        ([JsonlReader(str(root / "clean")), MinhashDedupSignature(str(root / "signatures"), config, language="zh")], tasks),
+        (
+            [
+                JsonlReader(str(root / "clean")),
+                MinhashDedupSignature(str(root / "signatures"), config, language="zh"),
+            ],
+            tasks,
+        ),
         ([MinhashDedupBuckets(str(root / "signatures"), str(root / "buckets"), config=config)], config.num_buckets),
         ([MinhashDedupCluster(str(root / "buckets"), str(root / "remove"), config=config)], 1),
         (

@@ -13,15 +13,18 @@ from typing import Any
 import xxhash
 
 from buddygpt.data.clean import Cleaner, normalise
-from buddygpt.data.formats import NO_COLUMN, Adapter, Dropped, Talk, dump_talk, find_adapter, render_text, score_of
+from buddygpt.data.formats import Adapter, Dropped, Talk, dump_talk, find_adapter, render_text, score_of
+from buddygpt.data.formats.adapters import SCORE
+from buddygpt.data.formats.values import EMPTY, NO_COLUMN, NOT_TEXT
 from buddygpt.data.intake import Intake
 from buddygpt.data.readers import format_of, is_whole_document, place, read_rows
 from buddygpt.data.sources import InputFile, Source
 from buddygpt.recipe.errors import BuddyError
 
-EMPTY, SURROGATE, NO_ROW = "empty", "lone surrogate", "not a row of columns"
+SURROGATE = "lone surrogate"
 NO_SCORE, LOW_SCORE = "no score", "low score"
-_UNREADABLE = {NO_ROW, NO_SCORE, NO_COLUMN}
+_UNREADABLE = {NO_SCORE, NO_COLUMN, NOT_TEXT, EMPTY, SURROGATE}
+"""Reasons that say a file is read wrongly, where they are all there is."""
 PEEKED = 100
 """Rows at the start of a file by which its adapter is chosen."""
 
@@ -81,13 +84,11 @@ def _read(
     intake: Intake,
 ) -> Document | None:
     """The document of one row, or None where it is dropped."""
-    if not isinstance(row, dict):
-        return _drop(intake, NO_ROW, file, number)
-    if source.min_score is not None:
-        score = score_of(row, source.map)
-        if score is None or score < source.min_score:
-            return _drop(intake, NO_SCORE if score is None else LOW_SCORE, file, number)
     try:
+        if source.min_score is not None:
+            score = score_of(row, source.map)
+            if score is None or score < source.min_score:
+                return _drop(intake, NO_SCORE if score is None else LOW_SCORE, file, number)
         value = adapter.read(row)
     except Dropped as drop:
         return _drop(intake, drop.reason, file, number)
@@ -138,7 +139,8 @@ def _open(file: InputFile, source: Source) -> tuple[Adapter, Iterator[tuple[int,
     adapter = adapter_of(head)
     columns = None
     if format_of(file.name) == ".parquet":  # columns of a wide table need not be read whole
-        columns = [*adapter.columns, *([] if source.min_score is None else score_columns(source))]
+        score = (source.map or {}).get("score", SCORE)
+        columns = [*adapter.columns, *([score] if isinstance(score, str) else score)]
     return adapter, read_rows(file.path, file.name, columns, part=file.part, member=file.member)
 
 
@@ -147,7 +149,7 @@ def _refuse(file: InputFile, intake: Intake, adapter: Adapter) -> None:
     if not intake.rows:
         raise BuddyError(f"{file.name}: empty; remove it or fetch it again")
     told = ", ".join(f"{drop.count} {reason} (first {drop.first})" for reason, drop in intake.dropped.items())
-    if set(intake.dropped) <= _UNREADABLE | {EMPTY, SURROGATE} and (file.named or not is_whole_document(file.name)):
+    if set(intake.dropped) <= _UNREADABLE and (file.named or not is_whole_document(file.name)):
         raise BuddyError(f"{file.name}: no text in any of {intake.rows} rows: {told}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -16,11 +17,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from buddygpt.data.dedup import Held, decide
 
 from buddygpt.data import demo
 from buddygpt.data import prepare as prepare_module
+from buddygpt.data.duplicates import Duplicates
+from buddygpt.data.fates import fate_file, write_fates
 from buddygpt.data.prepare import find_prepared, prepare, verify
+from buddygpt.data.sources import InputFile, Source
+from buddygpt.data.staging import INDEX, KEY, Batch, Staged
 from buddygpt.data.tokenizer import load_tokenizer
 from buddygpt.events import Note, silent
 from buddygpt.recipe.errors import BuddyError
@@ -113,6 +117,30 @@ def test_killed_and_started_again(tmp_path, many, task, workers, make_recipe, co
     again = prepare(make_recipe(many), tmp_path / "a", events.append)
     assert next(e.done for e in events if getattr(e, "task", "") == task) >= 2  # what was done stays done
     assert contents(again.path) == contents(prepare(make_recipe(many), tmp_path / "b", silent).path)
+
+
+PREPARE = BREAK_OFF.replace("    def emit(event):", "    def emit(event):\n        return")
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment(tmp_path, many, make_recipe, contents):
+    """Four kills at moments drawn with fixed seeds, one after the other, then to the end."""
+    wanted = make_recipe(many, workers=2, clean={}, near_duplicates={})
+    (tmp_path / "prepare.py").write_text(PREPARE, "utf-8")
+    (tmp_path / "recipe.json").write_text(wanted.model_dump_json(by_alias=True), "utf-8")
+    command = [sys.executable, tmp_path / "prepare.py", tmp_path / "recipe.json", tmp_path / "a", "", "0"]
+    began = time.monotonic()
+    subprocess.run([*command[:3], tmp_path / "b", *command[4:]], check=True, timeout=100)
+    seconds = time.monotonic() - began
+    for seed in range(4):
+        process = subprocess.Popen(command)
+        try:
+            process.wait(random.Random(seed).uniform(0.3, 0.9) * seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    again = prepare(wanted, tmp_path / "a", silent)
+    assert contents(again.path) == contents(find_prepared(wanted, tmp_path / "b").path)
 
 
 def _belongs(process: psutil.Process, folder: Path) -> bool:
@@ -237,22 +265,43 @@ def test_a_source_of_copies_is_told(tmp_path, make_recipe, make_texts, write):
         prepare(make_recipe(first, second), tmp_path / "cache", silent)
 
 
-def _decide(shares: list[float], counts: list[int], seed: int = 0) -> list[np.ndarray]:
-    high, low = np.random.default_rng(seed).integers(0, 2**64, (2, sum(counts)), dtype=np.uint64)
-    stops = np.cumsum([0, *counts])
-    held = [Held(str(i), int(stops[i]), int(stops[i + 1]), share) for i, share in enumerate(shares)]
-    return np.split(decide(high, low, held), stops[1:-1])
+@pytest.fixture
+def decide(tmp_path):
+    """Fates of sources with so many documents of random hashes, in batches of at most 1,000."""
+
+    def fates(shares: list[float], counts: list[int], seed: int = 0) -> list[np.ndarray]:
+        shutil.rmtree(tmp_path / "staged", ignore_errors=True)
+        (tmp_path / "staged").mkdir()
+        dice = np.random.default_rng(seed)
+        sources, batches = [], []
+        for i, (share, count) in enumerate(zip(shares, counts, strict=True)):
+            sources.append(Source(str(i), "files", (), share))
+            for number, start in enumerate(range(0, count, 1000)):
+                size = min(1000, count - start)
+                index = np.zeros(size, INDEX)
+                index["high"], index["low"] = dice.integers(0, 2**64, (2, size), dtype=np.uint64)
+                np.save(tmp_path / "staged" / f"{len(batches):05d}.npy", index)
+                np.save(tmp_path / "staged" / f"{len(batches):05d}.keys.npy", np.zeros(size, KEY))
+                batches.append(Batch(sources[-1], number, (InputFile("x", 1, ""),)))
+        none = np.empty(0, np.uint64)
+        write_fates(sources, batches, Staged(tmp_path / "staged"), Duplicates(none, none, none), tmp_path)
+        found = [np.load(fate_file(tmp_path, number)) for number in range(len(batches))]
+        return [
+            np.concatenate([f for f, b in zip(found, batches, strict=True) if b.source is source]) for source in sources
+        ]
+
+    return fates
 
 
-def test_the_split_is_never_empty_on_either_side():
+def test_the_split_is_never_empty_on_either_side(decide):
     for seed in range(20):
-        for fates in _decide([0.001, 0.999], [3, 3], seed):
+        for fates in decide([0.001, 0.999], [3, 3], seed):
             assert sorted(set(fates)) == [0, 1]
-    none, whole = _decide([0, 1], [5, 5])
+    none, whole = decide([0, 1], [5, 5])
     assert not none.any() and whole.all()
     with pytest.raises(BuddyError, match="one document cannot be split"):
-        _decide([0.5], [1])
-    (many,) = _decide([0.01], [100_000])
+        decide([0.5], [1])
+    (many,) = decide([0.01], [100_000])
     assert 900 < many.sum() < 1100
 
 
@@ -306,7 +355,7 @@ def test_a_full_disk_is_one_line(tmp_path, many, monkeypatch, workers, make_reci
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(prepare_module, "_judge", full)
+    monkeypatch.setattr(prepare_module, "write_fates", full)
     with pytest.raises(BuddyError, match="no space left; free some and start again"):
         prepare(make_recipe(many, workers=workers), tmp_path / "cache", silent)
 

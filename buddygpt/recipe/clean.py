@@ -2,15 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from buddygpt.recipe.base import Count, Number, Section
 
+Language = Literal["zh", "en", "ja", "ko", "ru", "ar"]
+Share = Annotated[Number, Field(ge=0, le=1)]
+
 
 class CleanSection(Section):
-    """Filters of quality; each counts what it removes, and `buddy data report` shows samples."""
+    """Filters of quality; each counts what it removes, and `buddy data report` shows samples. Lengths are in words, of
+    which each Chinese character is one; shares are of all characters but white space unless said otherwise. `null` or
+    `false` switches a filter off.
+
+    The kinds of filters are those of Gopher (arXiv 2112.11446, appendix A1.1), C4 (arXiv 1910.10683, section 2.2),
+    FineWeb (arXiv 2406.17557, section 3) and for Chinese of FineWeb-2 (arXiv 2506.20920) and ChineseWebText (arXiv
+    2311.01149, section 3.2). The thresholds lie above what 99 % of clean Chinese and English documentation has.
+    """
+
+    min_length: Annotated[Count, Field(ge=1)] | None = 20
+    """Fewest letters and digits of a text. Low, for the sake of verse and of short answers; ChineseWebText takes 200."""
+    languages: Annotated[list[Language], Field(min_length=1)] | None = ["zh", "en"]
+    """Languages that are kept, told by script: a text in which kana abound is Japanese, any other Chinese characters are
+    zh, Latin letters en."""
+    language_share: Share = 0.7
+    """Share of a text's letters that must be in the scripts of `languages`."""
+    function_words: bool = True
+    """Leave out lists of keywords and, by the way, Latin languages that are not English: 100 Chinese characters among
+    which not one in 50 is a function word, or 50 Latin words without two of the eight that Gopher asks for. Only for
+    languages that are kept."""
+    mojibake: bool = True
+    """Leave out texts read in a wrong encoding: 1 % of replacement, private, unassigned and tell-tale characters, or
+    20 % of accented Latin letters."""
+    advertising: Annotated[Number, Field(ge=0)] | None = 2.0
+    """Most phrases of advertising (gambling, forged papers, contacts, calls to buy) in 100 words. A text is left out
+    only if two of them differ and one calls to act, so that news about gambling stays."""
+    repeated_lines: Share | None = 0.3
+    """Largest share of a text in lines that repeat an earlier one (Gopher: 0.2, FineWeb-2 for Chinese: 0.287 of lines).
+    Paragraphs need no filter of their own: they are lines."""
+    repeated_ngrams: Share | None = 0.3
+    """Largest share of 10-grams of words that repeat an earlier one (Gopher: 0.1 of characters; ChineseWebText: half,
+    of 13-grams). A text and its copy have 0.5; tables and reference pages reach 0.27."""
+    common_ngram: Share | None = 0.2
+    """Largest share of its words that a text's commonest 3-gram may make up, if it is there five times (Gopher: 0.18,
+    FineWeb-2 for Chinese: 0.201)."""
+    symbols: Share | None = 0.3
+    """Largest share of symbols, such as # * | = ★."""
+    punctuation: Share | None = 0.4
+    """Largest share of punctuation."""
+    no_punctuation: bool = True
+    """Leave out texts of 200 words in which less than one character in 100 is punctuation."""
+    digits: Share | None = 0.4
+    """Largest share of digits."""
+    short_lines: Share | None = 0.5
+    """Largest share of a text of ten lines or more in lines of at most eight characters that end without punctuation:
+    menus and tables of links."""
+    ellipsis_lines: Share | None = 0.3
+    """Largest share of lines that end in an ellipsis, in texts of five lines or more: lists of teasers (Gopher: 0.3)."""
+    boilerplate: bool = True
+    """Take out lines that belong to a page's frame: copyright, previous and next page, sharing, cookies, "read more"."""
+    fold_width: bool = False
+    """Write full-width letters and digits as plain ones, Ａ１ as A1; punctuation stays as it is."""
 
 
 class NearDuplicates(Section):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
+from buddygpt.data.files.names import format_of
+from buddygpt.data.files.parts import PART_BYTES, Part, borders_of, find_parts
+from buddygpt.data.files.streams import Slice, told
 from buddygpt.events import Emit, Progress
-from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.runs import write_atomically
 
 _SETTLED = 2.0
@@ -19,7 +23,8 @@ _SETTLED = 2.0
 
 
 class FileIndex:
-    """Hashes of local files, remembered by path, size, modification time and inode: an unchanged file is read once.
+    """Hashes and parts of local files, remembered by path, size, modification time and inode: an unchanged file is read
+    once.
 
     Args:
         path: JSON file that remembers.
@@ -27,14 +32,17 @@ class FileIndex:
 
     def __init__(self, path: Path):
         self._path = path
+        self._known: dict[str, list[Any]] = {}
         try:
-            self._known: dict[str, list[Any]] = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError):
-            self._known = {}
-        self._fresh: dict[str, tuple[tuple[int, int, int], str]] = {}
+            memory = json.loads(path.read_text("utf-8"))
+            if memory["part_bytes"] == PART_BYTES:
+                self._known = memory["files"]
+        except (OSError, ValueError, LookupError, TypeError):
+            pass
+        self._fresh: dict[str, tuple[tuple[int, int, int], str, tuple[Part, ...]]] = {}
 
     def learn(self, paths: Sequence[Path], emit: Emit, *, remember: bool) -> None:
-        """Take the hash of every file that is new or has changed.
+        """Take hash and parts of every file that is new or has changed.
 
         Raises:
             BuddyError: a file cannot be read.
@@ -42,38 +50,69 @@ class FileIndex:
         new, settled = 0, time.time() - _SETTLED
         for done, path in enumerate(paths, 1):
             key = str(path.resolve())
-            try:
+            with told(str(path)):
                 stamp = stamp_of(path)
-                known = self._known.get(key)
-                if known and tuple(known[:3]) == stamp:
-                    self._fresh[key] = stamp, known[3]
-                    continue
-                self._fresh[key] = stamp, hash_file(path)
-            except OSError as error:
-                raise BuddyError(f"{path}: cannot be read: {error.strerror}") from None
+            known = self._known.get(key)
+            if known and tuple(known[:3]) == stamp:
+                self._fresh[key] = stamp, known[3], tuple(Part(*part) for part in known[4])
+                continue
+            digest, parts = survey_file(path, str(path))
+            self._fresh[key] = stamp, digest, parts
             emit(Progress("hash", done, len(paths), "files"))
             if stamp[1] / 1e9 < settled:  # one written just now may change again within its time stamp's grain
                 new += 1
-                self._known[key] = [*stamp, self._fresh[key][1]]
+                self._known[key] = [*stamp, digest, [astuple(part) for part in parts]]
         if new and remember:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._path, json.dumps(self._known))
+            write_atomically(self._path, json.dumps({"part_bytes": PART_BYTES, "files": self._known}))
 
     def describe(self, path: Path) -> tuple[tuple[int, int, int], str]:
         """Stamp and hash of a file that `learn` saw."""
-        return self._fresh[str(path.resolve())]
+        return self._fresh[str(path.resolve())][:2]
+
+    def parts(self, path: Path) -> tuple[Part, ...]:
+        """Parts of a file that `learn` saw; none where it is read in one go."""
+        return self._fresh[str(path.resolve())][2]
 
 
 def hash_file(path: Path) -> str:
     """xxh3_128 of a file's bytes, in hex."""
     digest = xxhash.xxh3_128()
     with path.open("rb", buffering=0) as file:
-        while block := file.read(1 << 20):
+        for block in _blocks(file):
             digest.update(block)
     return digest.hexdigest()
+
+
+def survey_file(path: Path, name: str, part_bytes: int = PART_BYTES) -> tuple[str, tuple[Part, ...]]:
+    """The hash of a file, as `hash_file`, and its parts, as `find_parts`, by reading it once.
+
+    Args:
+        path: the file.
+        name: what messages call it; its suffix tells the format.
+        part_bytes: from which a part ends.
+
+    Raises:
+        BuddyError: it cannot be read.
+    """
+    digest, borders = xxhash.xxh3_128(), None
+    with told(name), Slice(path, name) as file:
+        for number, block in enumerate(_blocks(file)):
+            digest.update(block)
+            if number == 0:
+                borders = borders_of(name, block, part_bytes)
+            if borders:
+                borders.pass_block(block)
+    if borders:
+        return digest.hexdigest(), borders.parts()
+    return digest.hexdigest(), find_parts(path, name, part_bytes) if format_of(name) == ".parquet" else ()
 
 
 def stamp_of(path: Path) -> tuple[int, int, int]:
     """Size in bytes, modification time in ns and inode."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _blocks(file: Any) -> Iterator[bytes]:
+    return iter(partial(file.read, 1 << 20), b"")

@@ -1,63 +1,61 @@
-"""Files of text as rows: .jsonl .json .parquet .txt .md, all but parquet also as .gz or .zst.
+"""Files of text as rows: .jsonl .json .parquet .txt .md .csv .tsv, compressed, or in archives.
 
-Text is UTF-8, with or without a byte order mark. Lines end at line feeds and nowhere else: U+2028 and U+0085 inside a
-JSON string are text. Each row comes with its number, counted from 1, so that a fault can be named: `file.jsonl:3`.
-Rows are read one by one; only a text file and a .json array are read whole.
+Text is UTF-8, with or without a byte order mark. Each row comes with its number, counted from 1, so that a fault can be
+named: `file.jsonl:3`, `archive.zip/member.jsonl:3`. Rows are read one by one, in memory that does not grow with the
+file; a large file can be read in parts.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import orjson
-import zstandard
-
+from buddygpt.data.archives import Member, list_members, open_member, stream_members
+from buddygpt.data.files import parquet
+from buddygpt.data.files.arrays import read_json
+from buddygpt.data.files.lines import Rows, read_json_lines, read_text
+from buddygpt.data.files.names import KNOWN, format_of, is_archive, is_whole_document, place, split_name
+from buddygpt.data.files.parts import PART_BYTES, Part, find_parts
+from buddygpt.data.files.streams import Slice, told, unpacked
+from buddygpt.data.files.tables import read_csv, read_tsv
 from buddygpt.recipe.errors import BuddyError
 
-Rows = Iterator[tuple[int, Any]]
-"""Row numbers and rows; a row is a mapping of columns, or whatever else the file holds in its place."""
-FORMATS = (".jsonl", ".json", ".parquet", ".txt", ".md")
-COMPRESSIONS = (".gz", ".zst")
-KNOWN = f"{', '.join(FORMATS)}, also with {' or '.join(COMPRESSIONS)}"
-"""The formats, in words."""
-_BOM = b"\xef\xbb\xbf"
-_CHUNK = 1 << 18
-_PARQUET_ROWS = 512
+__all__ = [
+    "KNOWN",
+    "PART_BYTES",
+    "Part",
+    "column_names",
+    "find_parts",
+    "format_of",
+    "is_archive",
+    "is_whole_document",
+    "place",
+    "read_members",
+    "read_rows",
+]
+
+_READERS: dict[str, Callable[[Any, str], Rows]] = {
+    ".jsonl": read_json_lines,
+    ".json": read_json,
+    ".txt": read_text,
+    ".md": read_text,
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+}
 
 
-def format_of(name: str) -> str | None:
-    """The format that a file's name promises, `.jsonl` for `a.jsonl.gz`; None for any other name."""
-    stem, _, compression = _split(name)
-    suffix = Path(stem).suffix.lower()
-    return suffix if suffix in FORMATS and not (compression and suffix == ".parquet") else None
-
-
-def is_whole_document(name: str) -> bool:
-    """Whether the file is one document, as .txt and .md are."""
-    return format_of(name) in (".txt", ".md")
-
-
-def place(name: str, row: int) -> str:
-    """Where a row stands, for a reader's eyes: `a.jsonl:3`, `b.parquet: row 3`, `c.txt`."""
-    if is_whole_document(name):
-        return name
-    return f"{name}:{row}" if format_of(name) == ".jsonl" else f"{name}: row {row}"
-
-
-def read_rows(path: Path, name: str, columns: Sequence[str] | None = None) -> Rows:
+def read_rows(
+    path: Path, name: str, columns: Sequence[str] | None = None, part: Part | None = None, member: Member | None = None
+) -> Rows:
     """The rows of one file.
 
     Args:
         path: the file.
-        name: what messages call it; its suffix tells the format.
+        name: what messages call it; its suffix tells the format. Of a member: `archive.zip/member.jsonl`.
         columns: the only ones needed, where the format can leave out others; those that are missing stay missing.
+        part: the only one of the file's parts to read.
+        member: the only file to read of an archive. The rows of a whole archive are counted on from member to member.
 
     Raises:
         BuddyError: unreadable, cut short, not UTF-8, or broken JSON; names the line.
@@ -65,156 +63,66 @@ def read_rows(path: Path, name: str, columns: Sequence[str] | None = None) -> Ro
     form = format_of(name)
     if form is None:
         raise BuddyError(f"{name}: unknown kind of file; known are {KNOWN}")
-    with _told(name):
-        if form == ".parquet":
-            yield from _read_parquet(path, name, columns)
+    if is_archive(name):
+        rows = (row for _, rows in read_members(path, name, columns) for _, row in rows)
+        yield from enumerate(rows, 1)
+        return
+    with told(name):
+        if member is not None:
+            with open_member(path, name, member) as raw:
+                yield from _read(raw, name, columns)
+        elif form == ".parquet":
+            groups, before = (range(part.start, part.stop), part.rows) if part else (None, 0)
+            yield from parquet.read_parquet(path, name, columns, groups, before)
+        elif part is not None:
+            with Slice(path, name, part.start, part.stop) as lines:
+                yield from read_json_lines(lines, name, part.rows)  # type: ignore[arg-type]
         else:
-            with _open(path, name) as file:
-                yield from _READERS[form](file, name)
+            with Slice(path, name) as raw:
+                yield from _read(raw, name, columns)
 
 
-def column_names(path: Path, name: str) -> list[str]:
+def read_members(path: Path, name: str, columns: Sequence[str] | None = None) -> Iterator[tuple[str, Rows]]:
+    """Every member of an archive: what messages call it, and its rows, to be read before the next is asked for.
+
+    Raises:
+        BuddyError: as `read_rows`; a damaged or harmful archive; none of its files is of a known kind.
+    """
+    found = False
+    if split_name(name)[1]:
+        for member, raw in stream_members(path, name):
+            found = True
+            yield f"{name}/{member.name}", _told_rows(raw, f"{name}/{member.name}", columns)
+    else:
+        for member in list_members(path, name).members:
+            found = True
+            yield f"{name}/{member.name}", read_rows(path, f"{name}/{member.name}", columns, member=member)
+    if not found:
+        raise BuddyError(f"{name}: no file in it of a known kind; known are {KNOWN}")
+
+
+def column_names(path: Path, name: str, member: Member | None = None) -> list[str]:
     """Columns of a parquet file, without reading its rows.
 
     Raises:
         BuddyError: not a parquet file.
     """
-    import pyarrow.parquet as pq
-
-    with _told(name):
-        return list(pq.read_schema(path).names)
-
-
-def _split(name: str) -> tuple[str, str, str]:
-    for compression in COMPRESSIONS:
-        if name.lower().endswith(compression):
-            return name[: -len(compression)], ".", compression
-    return name, "", ""
+    if member is None:
+        return parquet.column_names(path, name)
+    with told(name), open_member(path, name, member) as raw:
+        return parquet.column_names(raw, name)
 
 
-@contextmanager
-def _told(name: str) -> Iterator[None]:
-    """Faults of decompression and of the file system, in one line with the file's name."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
-        raise BuddyError(f"{name}: cut short or damaged ({error}); fetch it again") from None
-    except pa.ArrowInvalid as error:
-        raise BuddyError(f"{name}: not a whole parquet file ({str(error).splitlines()[0]}); fetch it again") from None
-    except OSError as error:
-        raise BuddyError(f"{name}: cannot be read: {error.strerror or error}") from None
+def _read(raw: Any, name: str, columns: Sequence[str] | None) -> Rows:
+    form = format_of(name)
+    assert form is not None
+    if form == ".parquet":
+        yield from parquet.read_parquet(raw, name, columns)
+    else:
+        with unpacked(raw, name) as file:
+            yield from _READERS[form](file, name)
 
 
-def _open(path: Path, name: str) -> Any:
-    compression = _split(name)[2]
-    if compression == ".gz":
-        return gzip.open(path, "rb")
-    if compression == ".zst":
-        return io.BufferedReader(_ZstdFile(path), _CHUNK)
-    return path.open("rb", buffering=_CHUNK)
-
-
-class _ZstdFile(io.RawIOBase):
-    """A .zst file, read frame after frame; unlike zstandard's own reader it notices a file that was cut short."""
-
-    def __init__(self, path: Path):
-        self._file = path.open("rb")
-        self._frame: Any = None
-        self._ready = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            data = (self._frame.unused_data if self._frame and self._frame.eof else b"") or self._file.read(_CHUNK)
-            if not data:
-                if self._frame and not self._frame.eof:
-                    raise EOFError("the last frame has no end")
-                return 0
-            if self._frame is None or self._frame.eof:
-                self._frame = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
-            self._ready = self._frame.decompress(data)
-        size = min(len(buffer), len(self._ready))
-        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
-        return size
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-def _read_lines(file: BinaryIO, name: str) -> Rows:
-    for number, line in enumerate(file, 1):
-        if number == 1 and line.startswith(_BOM):
-            line = line[len(_BOM) :]
-        if not line.isspace() and line:
-            yield number, _parse(line, f"{name}:{number}")
-
-
-def _read_json(file: io.BufferedReader, name: str) -> Rows:
-    """An array of rows, or else JSON lines."""
-    if not file.peek(64).removeprefix(_BOM).lstrip().startswith(b"["):
-        yield from _read_lines(file, name)
-        return
-    yield from enumerate(_parse(file.read().removeprefix(_BOM), name), 1)
-
-
-def _read_text(file: BinaryIO, name: str) -> Rows:
-    data = file.read().removeprefix(_BOM)
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _not_utf8(f"{name}: byte {error.start}") from None
-    yield 1, {"text": text.replace("\r\n", "\n")}
-
-
-_READERS: dict[str, Callable[[Any, str], Rows]] = {
-    ".jsonl": _read_lines,
-    ".json": _read_json,
-    ".txt": _read_text,
-    ".md": _read_text,
-}
-
-
-def _parse(data: bytes, where: str) -> Any:
-    """One JSON value. orjson is fast and strict; what it refuses, Python's own parser takes or explains."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start)
-        raise _not_utf8(f"{where}:{line + 1}" if b"\n" in data.rstrip() else where) from None
-    try:
-        return json.loads(text)  # lone surrogates and NaN
-    except json.JSONDecodeError as error:
-        several = "\n" in text.rstrip()
-        spot = f"{where}:{error.lineno}" if several else where
-        raise BuddyError(f"{spot}: not JSON: {error.msg} at column {error.colno}; mend or remove the line") from None
-    except (RecursionError, ValueError) as error:  # nested without end, a number of thousands of digits
-        raise BuddyError(f"{where}: JSON that cannot be read ({error}); remove the row") from None
-
-
-def _not_utf8(where: str) -> BuddyError:
-    return BuddyError(f"{where}: not UTF-8; convert the file, e.g. with `iconv -f GB18030 -t UTF-8`")
-
-
-def _read_parquet(path: Path, name: str, columns: Sequence[str] | None) -> Rows:
-    import pyarrow.parquet as pq
-
-    row = 0
-    with pq.ParquetFile(path) as file:
-        present = [c for c in (columns or file.schema_arrow.names) if c in file.schema_arrow.names]
-        for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=present):
-            try:
-                values = batch.to_pylist()
-            except UnicodeDecodeError:
-                raise _not_utf8(f"{name}: a row in {row + 1}-{row + batch.num_rows}") from None
-            for value in values or [{}] * batch.num_rows:
-                row += 1
-                yield row, value
+def _told_rows(raw: Any, name: str, columns: Sequence[str] | None) -> Rows:
+    with told(name):
+        yield from _read(raw, name, columns)

@@ -22,7 +22,7 @@ def tree(tmp_path, monkeypatch):
         "b/2.txt",
         "b/1.jsonl",
         "a/x.md.gz",
-        "a/notes.csv",
+        "a/notes.doc",
         "a/.hidden.txt",
         "a/.git/z.txt",
         "c[1].txt",
@@ -65,8 +65,8 @@ def test_unknown_files_in_a_folder_are_counted(tree, tmp_path):
         ("texts/bb/1.jsonl", "texts/bb/1.jsonl: no such file or folder; did you mean 'b'?"),
         ("texts/b/1.json", "texts/b/1.json: no such file or folder; did you mean '1.jsonl'?"),
         ("texts/*.parquet", "texts/*.parquet: no such file or folder"),
-        ("texts/a/notes.csv", "texts/a/notes.csv: unknown kind of file; known are .jsonl, .json, .parquet, .txt, .md"),
-        ("texts/a/*.csv", "texts/a/*.csv: no file in it of a known kind"),
+        ("texts/a/notes.doc", "texts/a/notes.doc: unknown kind of file; known are .jsonl, .json, .parquet, .txt, .md"),
+        ("texts/a/*.doc", "texts/a/*.doc: no file in it of a known kind"),
     ],
 )
 def test_a_path_that_gives_nothing(tree, path, told):

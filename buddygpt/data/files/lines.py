@@ -1,0 +1,113 @@
+"""Lines, JSON lines and whole texts, out of a stream of bytes.
+
+Lines end at line feeds and nowhere else: U+2028 and U+0085 inside a JSON string are text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, BinaryIO
+
+import orjson
+
+from buddygpt.data.files.encodings import not_utf8, without_mark
+from buddygpt.data.files.streams import CHUNK, LIMIT, LIMIT_WORDS
+from buddygpt.recipe.errors import BuddyError
+
+Rows = Iterator[tuple[int, Any]]
+"""Row numbers and rows; a row is a mapping of columns, or whatever else the file holds in its place."""
+
+
+def split_lines(file: BinaryIO, name: str, before: int = 0, head: bytes = b"") -> Iterator[tuple[int, bytes]]:
+    """Numbered lines without their line feeds; the first line of a file loses its byte order mark.
+
+    Args:
+        file: the stream.
+        name: what messages call it.
+        before: lines of the file that come before the stream.
+        head: what was already read of the stream.
+
+    Raises:
+        BuddyError: a line longer than LIMIT, or UTF-16.
+    """
+    block = head or file.read(CHUNK)
+    if not before:
+        block = without_mark(block, name)
+    number, parts, held = before, [], 0
+    while block:
+        cut = block.rfind(b"\n")
+        if cut < 0:
+            parts.append(block)
+            held += len(block)
+        else:
+            parts.append(block[:cut])
+            lines = b"".join(parts).split(b"\n")
+            if len(lines[0]) > LIMIT:
+                raise _too_long(name, number + 1)
+            yield from enumerate(lines, number + 1)
+            number += len(lines)
+            parts, held = [block[cut + 1 :]], len(block) - cut - 1
+        if held > LIMIT:
+            raise _too_long(name, number + 1)
+        block = file.read(CHUNK)
+    if held:
+        yield number + 1, b"".join(parts)
+
+
+def read_json_lines(file: BinaryIO, name: str, before: int = 0, head: bytes = b"") -> Rows:
+    """One row a line; blank lines are none, but count.
+
+    Raises:
+        BuddyError: a line that is no JSON, or as `split_lines`.
+    """
+    for number, line in split_lines(file, name, before, head):
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            if not line or line.isspace():
+                continue
+            row = _parse_otherwise(line, f"{name}:{number}")
+        yield number, row
+
+
+def read_text(file: BinaryIO, name: str) -> Rows:
+    """The whole stream as one row.
+
+    Raises:
+        BuddyError: longer than LIMIT, or not UTF-8.
+    """
+    blocks, size = [], 0
+    for block in iter(partial(file.read, CHUNK), b""):
+        blocks.append(block)
+        size += len(block)
+        if size > LIMIT:
+            raise BuddyError(
+                f"{name}: more than {LIMIT_WORDS} in one document; split it, or give one document a line as .jsonl"
+            )
+    data = without_mark(b"".join(blocks), name)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise not_utf8(f"{name}:{line}: byte {size - len(data) + error.start}", data, error.start) from None
+    yield 1, {"text": text.replace("\r\n", "\n")}
+
+
+def _parse_otherwise(line: bytes, where: str) -> Any:
+    """What orjson, fast and strict, refuses: Python's own parser takes or explains it."""
+    try:
+        return json.loads(line.decode("utf-8"))  # lone surrogates and NaN
+    except UnicodeDecodeError as error:
+        raise not_utf8(where, line, error.start) from None
+    except json.JSONDecodeError as error:
+        raise BuddyError(f"{where}: not JSON: {error.msg} at column {error.colno}; mend or remove the line") from None
+    except (RecursionError, ValueError) as error:  # nested without end, a number of thousands of digits
+        raise BuddyError(f"{where}: JSON that cannot be read ({error}); remove the row") from None
+
+
+def _too_long(name: str, number: int) -> BuddyError:
+    return BuddyError(
+        f"{name}:{number}: a line of more than {LIMIT_WORDS}; right is one row a line; remove or split it"
+    )

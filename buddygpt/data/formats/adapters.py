@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from buddygpt.data.formats.turns import order, read_turns, string_of, trim_end, trim_start
+from buddygpt.data.formats.turns import order, read_turns, say, string_of, trim_end, trim_start
 from buddygpt.data.formats.values import (
     EMPTY,
     NO_ANSWER,
@@ -131,7 +131,7 @@ class PromptAdapter(Mapped):
         question = joined(row, self.prompt + self.input)
         if not question:
             raise Dropped(NO_QUESTION)
-        answer = Message("assistant", joined(row, self.response), joined(row, self.reasoning))
+        answer = say("assistant", joined(row, self.response), joined(row, self.reasoning))
         messages = order([*system_turn(row, self.system), Message("user", question), answer], edits=[])
         if messages[-1].role != "assistant":  # the only turn that may be empty
             raise Dropped(NO_ANSWER)

@@ -27,7 +27,7 @@ from buddygpt.data.job import Job, check_space, plan_job
 from buddygpt.data.minhash import MinHash
 from buddygpt.data.prepared import FORMAT, Prepared, read_prepared
 from buddygpt.data.shards import TokeniseStep
-from buddygpt.data.sources import check_unchanged, fetch_sources, find_sources
+from buddygpt.data.sources import check_unchanged, fetch_sources, find_sources, open_sources
 from buddygpt.data.staging import ReadStep, Staged, make_batches
 from buddygpt.data.tokenizer import DocumentEncoder
 from buddygpt.data.vocabulary import settle_tokenizer
@@ -107,7 +107,7 @@ def _prepare(job: Job, emit: Emit) -> Prepared:
     assert data is not None
     for stale in (*job.path.rglob("*.tmp"), *job.path.rglob("*.tmp.index")):  # of a run that was killed
         stale.unlink()
-    sources = fetch_sources(job.sources, emit)
+    sources = open_sources(fetch_sources(job.sources, emit))
     batches = make_batches(sources)
     staged, fates, logs = Staged(job.work / "staged"), job.work / "fates", job.path / "logs"
 

@@ -13,7 +13,8 @@ from typing import Any
 import xxhash
 
 from buddygpt.data.fingerprints import FileIndex, hash_file, stamp_of
-from buddygpt.data.readers import KNOWN, format_of
+from buddygpt.data.archives import Member, list_members
+from buddygpt.data.readers import KNOWN, Part, find_parts, format_of, is_archive
 from buddygpt.events import Caution, Emit
 from buddygpt.hub.download import HubFiles, fetch, resolve
 from buddygpt.recipe.data import DataSection, DemoSource, FilesSource, HubSource, source_name
@@ -30,8 +31,9 @@ class InputFile:
         size: bytes; characters of a demo corpus.
         content: what its content is known by: `xxh3:...` of a local file, the hub's own hash, or the demo's code.
         path: where it lies; None for a demo corpus, and for a file of the hub not fetched yet.
+        parts: in which it can be read; none where in one go.
+        part: the one that is read, where the file is read in several.
         member: of the archive at `path`, where the file lies in one.
-        part: of the file, where it is read in several.
         named: the recipe names this very file.
         stamp: size, modification time in ns and inode when `content` was taken; None where nobody changes the file.
         demo: seed and characters of a demo corpus.
@@ -41,8 +43,9 @@ class InputFile:
     size: int
     content: str
     path: Path | None = None
-    member: Member | None = None
+    parts: tuple[Part, ...] = ()
     part: Part | None = None
+    member: Member | None = None
     named: bool = True
     stamp: tuple[int, int, int] | None = None
     demo: tuple[int, int] | None = None
@@ -56,6 +59,7 @@ class Source:
         name: unique in the recipe.
         kind: as in the recipe.
         files: in the order in which they are read.
+        units: what is read in one go each: files, parts of large ones, members of archives; set by `open_sources`.
         share: of the documents that is held out.
         map, render, min_score, stream: as in the recipe.
         hint: shape of the rows that the catalog tells.
@@ -72,6 +76,7 @@ class Source:
     min_score: float | None = None
     stream: bool = False
     hint: str | None = None
+    units: tuple[InputFile, ...] = ()
     skipped: int = 0
     origin: dict[str, Any] = field(default_factory=dict)
 
@@ -100,9 +105,7 @@ def find_sources(data: DataSection, cache: Path, emit: Emit, *, remember: bool =
         if isinstance(source, DemoSource):
             sources.append(replace(common, files=(_demo_file(source),)))
             continue
-        text = (source.map or {}).get("text")
-        columns = (text,) if isinstance(text, str) else tuple(text) if text else None
-        common = replace(common, columns=columns, min_score=source.min_score)
+        common = replace(common, map=source.map, render=source.render, min_score=source.min_score)
         if isinstance(source, HubSource):
             answer = hub[i]
             if unknown := next((f.name for f in answer.files if format_of(f.name) is None), None):
@@ -141,6 +144,42 @@ def fetch_sources(sources: Sequence[Source], emit: Emit) -> list[Source]:
             source = replace(source, files=files)
         fetched.append(source)
     return fetched
+
+
+def open_sources(sources: Sequence[Source]) -> list[Source]:
+    """The sources with their units: large files in parts, archives as the files in them.
+
+    Raises:
+        BuddyError: an archive that is damaged or made to do harm.
+    """
+    opened = []
+    for source in sources:
+        units: list[InputFile] = []
+        skipped = source.skipped
+        for file in source.files:
+            found, passed_over = _units(file)
+            units += found
+            skipped += passed_over
+        opened.append(replace(source, units=tuple(units), skipped=skipped))
+    return opened
+
+
+def _units(file: InputFile) -> tuple[list[InputFile], int]:
+    """What is read of a file, each in one go, and how many files of an archive are passed over."""
+    if file.path is None:
+        return [file], 0
+    if not is_archive(file.name):
+        parts = file.parts or (() if file.stamp else find_parts(file.path, file.name))
+        size = file.size // max(1, len(parts))
+        return [replace(file, size=size, part=part) for part in parts] or [file], 0
+    contents = list_members(file.path, file.name)
+    if any(member.offset is None for member in contents.members):  # a compressed .tar is read from its start
+        return [file], contents.others + contents.links
+    members = [
+        replace(file, name=f"{file.name}/{member.name}", size=member.size, member=member, named=False)
+        for member in contents.members
+    ]
+    return members, contents.others + contents.links
 
 
 def check_unchanged(sources: Sequence[Source]) -> None:
@@ -212,7 +251,8 @@ def _near(path: Path) -> str:
 
 def _local_file(path: Path, named: bool, index: FileIndex) -> InputFile:
     stamp, digest = index.describe(path)
-    return InputFile(path.as_posix(), stamp[0], f"xxh3:{digest}", path, named, stamp)
+    content = f"xxh3:{digest}"
+    return InputFile(path.as_posix(), stamp[0], content, path.absolute(), index.parts(path), named=named, stamp=stamp)
 
 
 def _demo_file(source: DemoSource) -> InputFile:

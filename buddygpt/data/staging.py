@@ -51,7 +51,7 @@ class Batch:
     Args:
         source: which, and how its rows are read.
         number: of the batch within the source.
-        files: at least one.
+        files: units of the source, at least one.
     """
 
     source: Source
@@ -64,7 +64,7 @@ def make_batches(sources: Sequence[Source]) -> list[Batch]:
     batches = []
     for source in sources:
         groups: list[list[InputFile]] = []
-        for file in source.files:
+        for file in source.units:
             if not groups or sum(f.size for f in groups[-1]) + file.size > BATCH_BYTES:
                 groups.append([])
             groups[-1].append(file)

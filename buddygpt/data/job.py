@@ -97,7 +97,8 @@ def _deciding(source: Source) -> dict[str, Any]:
     return {
         "name": source.name,
         "share": source.share,
-        "columns": source.columns,
+        "map": source.map,
+        "render": source.render,
         "min_score": source.min_score,
         "files": [(file.name, file.size, file.content) for file in source.files],
     }

@@ -19,7 +19,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from buddygpt.data.accounts import account, sample_pairs
 from buddygpt.data.clean import Cleaner
-from buddygpt.data.contamination import Contamination
+from buddygpt.data.contamination import Contamination, read_items
 from buddygpt.data.duplicates import MatchStep, count_parts, settle_duplicates
 from buddygpt.data.executor import execute
 from buddygpt.data.fates import write_fates
@@ -31,7 +31,7 @@ from buddygpt.data.sources import check_unchanged, fetch_sources, find_sources, 
 from buddygpt.data.staging import ReadStep, Staged, make_batches
 from buddygpt.data.tokenizer import DocumentEncoder
 from buddygpt.data.vocabulary import settle_tokenizer
-from buddygpt.events import Emit, Note, Progress, silent
+from buddygpt.events import Emit, Note, Progress, Table, silent
 from buddygpt.recipe.errors import BrokenOff, BuddyError, is_disk_full
 from buddygpt.recipe.runs import write_atomically
 from buddygpt.recipe.schema import Recipe
@@ -164,7 +164,8 @@ def _guard(job: Job, emit: Emit) -> Path | None:
         return None
     path = job.work / "guard.npz"
     contamination = Contamination.build(read_items(job.guarded), data.decontaminate.ngram)
-    emit(Note(contamination.describe()))
+    rows = tuple((guard.name, f"{guard.items:,}", f"{guard.guarded:,}") for guard in contamination.guards)
+    emit(Table("evaluation sets kept out", ("set", "items", "long enough to be found"), rows))
     job.work.mkdir(parents=True, exist_ok=True)
     contamination.save(path)
     return path

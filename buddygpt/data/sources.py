@@ -6,6 +6,7 @@ import glob
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,18 @@ def open_sources(sources: Sequence[Source]) -> list[Source]:
             skipped += passed_over
         opened.append(replace(source, units=tuple(units), skipped=skipped))
     return opened
+
+
+@contextmanager
+def fetched(source: Source, file: InputFile, folder: Path) -> Iterator[InputFile]:
+    """A unit of a source on this machine; of a source that is streamed only while it is read.
+
+    Args:
+        source: whose unit it is.
+        file: the unit.
+        folder: where a streamed file lies meanwhile.
+    """
+    yield file
 
 
 def _units(file: InputFile) -> tuple[list[InputFile], int]:

@@ -40,7 +40,7 @@ KEY = np.dtype([("high", "<u8"), ("low", "<u8"), ("place", "<u4")])
 """The two words of a document's hash, and its place in the batch."""
 BATCH_BYTES = 4 << 20
 """Bytes of files up to which small ones share a batch. Not a matter of workers, so that shards are not either."""
-CONTAMINATED = "in an evaluation set"
+CONTAMINATED = "holds a piece of"
 _BLOCK_BYTES = 1 << 20
 
 
@@ -193,13 +193,12 @@ def _unseen(block: list[Document], file: InputFile, guard: Contamination | None,
     if guard is None:
         return block
     kept = []
-    for document, hit in zip(block, guard.find([document.text for document in block]), strict=True):
-        if hit is None:
+    for document, found in zip(block, guard.find([document.text for document in block]).tolist(), strict=True):
+        if found < 0:
             kept.append(document)
             continue
-        where = place_of(file, document.row)
-        reason = f"{CONTAMINATED}: {hit.set}"
-        intake.samples.add(reason, where, document.text, hit.piece, None)
+        where, reason = place_of(file, document.row), f"{CONTAMINATED} {guard.guards[found].name}"
+        intake.samples.add(reason, where, document.text, guard.matched_piece(document.text), None)
         intake.drop(reason, where)
     return kept
 

@@ -39,11 +39,11 @@ def test_what_goes_in_comes_out(tmp_path, make_recipe, make_texts, write, texts_
     for n, text in enumerate(two):
         (tmp_path / "two" / f"{n:02d}.txt").write_text(text, "utf-8")
     (tmp_path / "two" / "99.md").write_text(f"\n{one[0]}\n", "utf-8")
-    (tmp_path / "two" / "notes.csv").write_text("x", "utf-8")
+    (tmp_path / "two" / "notes.rst").write_text("x", "utf-8")
     prepared = prepare(make_recipe(first, str(tmp_path / "two")), tmp_path / "cache", silent)
 
     a, b = prepared.manifest["sources"].values()
-    assert a["documents_in"] == 44 and a["documents_out"] == 42 and a["end_markers_stripped"] == 1
+    assert a["documents_in"] == 44 and a["documents_out"] == 42 and a["edits"] == {"end markers": 1}
     assert a["dropped"] == {
         "empty": {"count": 1, "first": f"{first}:42"},
         "duplicate": {"count": 1, "first": f"{first}:41"},

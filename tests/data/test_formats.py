@@ -318,6 +318,34 @@ def test_rows_without_plain_text_are_dropped_for_their_reasons():
     assert adapter.read({"text": " 不动\r\n"}) == Text(" 不动\r\n")
 
 
+JUNK = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(["", " ", Q, "[]", '[{"role": "user"}]'])
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.sampled_from(["role", "content", "from", "value", "human", "assistant", "think"]), inner),
+    ),
+    max_leaves=8,
+)
+COLUMNS = sorted({column for row, _, _ in ROWS.values() for column in row} | {"system", "completion", "body"})
+JUNK_ROWS = st.one_of(JUNK, st.dictionaries(st.sampled_from(COLUMNS), JUNK, max_size=6))
+
+
+@given(st.lists(JUNK_ROWS, max_size=3), st.sampled_from([None, "text", "conversation", "preference"]))
+def test_whatever_a_file_holds_it_is_read_or_refused_or_dropped(rows, hint):
+    try:
+        adapter = find_adapter(rows, hint=hint, where="x")
+    except BuddyError as refused:
+        assert len(refused.lines) == 1
+        return
+    for row in rows:
+        try:
+            assert render_text(adapter.read(row)).strip()
+        except Dropped as dropped:
+            assert dropped.reason
+
+
 @pytest.mark.parametrize(
     ("value", "score"),
     [

@@ -244,6 +244,18 @@ def test_columns_that_are_null_in_the_first_rows_count_by_name():
     assert find_adapter([], where="x") == find_adapter([1, "a", None], where="x") == TextAdapter(("text",))
 
 
+def test_a_column_with_values_comes_before_one_without():
+    row = {"prompt": Q, "response": A, "reasoning": None, "reasoning_content": "想。", "think": True}
+    assert find_adapter([row], where="x").read(row).messages[-1].reasoning == "想。"
+    row = {"instruction": Q, "input": "", "context": "天", "output": A}
+    assert find_adapter([row], where="x").read(row).messages[0].content == f"{Q}\n天"
+
+
+def test_two_columns_for_one_meaning_matter_only_where_the_shape_is_whole():
+    for more in ({"prompt": Q, "question": Q}, {"answer": A, "target": A}, {"chosen": A}, {"rejected": A}):
+        assert find_adapter([{"text": A, **more}], where="x") == TextAdapter(("text",))
+
+
 def test_what_fits_twice_or_not_at_all_is_one_line_with_the_remedy():
     both = error_of([{"text": "a", "content": "b"}])
     assert both == "a.jsonl: text and content may all be the text; say which with `map: {text: text}`"

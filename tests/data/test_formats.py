@@ -252,7 +252,7 @@ def test_a_column_with_values_comes_before_one_without():
 
 
 def test_two_columns_for_one_meaning_matter_only_where_the_shape_is_whole():
-    for more in ({"prompt": Q, "question": Q}, {"answer": A, "target": A}, {"chosen": A}, {"rejected": A}):
+    for more in ({"prompt": Q, "question": Q}, {"answer": A, "target": A}, {"chosen": 0, "rejected": 1}):
         assert find_adapter([{"text": A, **more}], where="x") == TextAdapter(("text",))
 
 

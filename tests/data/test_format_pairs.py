@@ -76,6 +76,10 @@ def test_the_prompt_of_the_sides_and_that_of_a_column_are_not_said_twice():
     assert read(prompt=last.content, **longer) == Pair(whole, A, B)  # the sides say more
     assert read(prompt="问", chosen=turns(SYSTEM, A), rejected=turns(SYSTEM, B)) == Pair((SYSTEM, U), A, B)
     assert read(prompt="问", system="令", chosen=turns(U, A), rejected=turns(U, B)) == Pair((SYSTEM, U), A, B)
+    both = read(
+        prompt="问", system="令", chosen=turns(Message("system", "又"), A), rejected=turns(Message("system", "又"), B)
+    )
+    assert both == Pair((Message("system", "令\n又"), U), A, B, ("merged turns",))
     assert read(instruction="令你", input="问", chosen="好", rejected="坏").prompt == (Message("user", "令你\n问"),)
 
 
@@ -109,10 +113,8 @@ def test_the_first_of_several_rejected_that_makes_a_pair_counts():
         ({"prompt": 5, "chosen": "好", "rejected": "坏"}, "broken conversation"),
         ({"prompt": "问", "chosen": 5, "rejected": "坏"}, "broken conversation"),
         ({"prompt": "问", "chosen": [[["好"]]], "rejected": "坏"}, "broken conversation"),
-        (
-            {"prompt": "问", "chosen": turns(U, A), "rejected": turns(Message("user", "别"), B)},
-            "different prompts",
-        ),
+        ({"prompt": "问", "chosen": turns(U, A), "rejected": turns(Message("user", "别"), B)}, "different prompts"),
+        ({"prompt": "问", "chosen": turns(U, A), "rejected": turns(U, SYSTEM, B)}, "different prompts"),
         ({"prompt": "问", "chosen": {"role": "judge", "content": "好"}, "rejected": "坏"}, "unknown role"),
         ({"prompt": "问", "chosen": {"role": "gpt", "content": ["好"]}, "rejected": "坏"}, "not a string"),
     ],

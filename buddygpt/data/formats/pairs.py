@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from buddygpt.data.formats.adapters import Columns, Mapped, joined, number_of, system_turn, value_of, with_system
+from buddygpt.data.formats.adapters import Adapter, Columns, joined, number_of, system_turn, value_of, with_system
 from buddygpt.data.formats.turns import is_turn, order, read_turns, say, string_of, trim_start
 from buddygpt.data.formats.values import (
     BROKEN,
@@ -36,7 +36,7 @@ MAX_RATIO = 3
 
 
 @dataclass(frozen=True)
-class PairAdapter(Mapped):
+class PairAdapter(Adapter):
     """Two answers, one better than the other.
 
     Args:
@@ -55,11 +55,13 @@ class PairAdapter(Mapped):
     messages: str | None = None
     system: Columns = ()
     scores: Columns = ()
-    name: ClassVar[str] = "preference"
+
+    @property
+    def name(self) -> str:
+        return "preference"
 
     @property
     def map(self) -> dict[str, Columns]:
-        """The recipe's `map`."""
         named = {
             "system": self.system,
             "prompt": self.prompt,
@@ -72,7 +74,6 @@ class PairAdapter(Mapped):
 
     @property
     def columns(self) -> Columns:
-        """All columns that are read."""
         return (*super().columns, *self.scores)
 
     def read(self, row: Any) -> Pair:
@@ -102,7 +103,7 @@ class PairAdapter(Mapped):
 
 
 @dataclass(frozen=True)
-class AnswersAdapter(Mapped):
+class AnswersAdapter(Adapter):
     """Two lists of answers, as HC3 has them of people and of a model: the first of each, where they compare.
 
     Args:
@@ -110,11 +111,13 @@ class AnswersAdapter(Mapped):
     """
 
     swap: bool = False
-    name: ClassVar[str] = "answers"
+
+    @property
+    def name(self) -> str:
+        return "answers"
 
     @property
     def map(self) -> dict[str, Columns]:
-        """The recipe's `map`; it would take answers of any length."""
         chosen, rejected = reversed(ANSWER_LISTS) if self.swap else ANSWER_LISTS
         return {"prompt": (QUESTION,), "chosen": (chosen,), "rejected": (rejected,)}
 

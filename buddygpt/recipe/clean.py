@@ -23,19 +23,19 @@ class CleanSection(Section):
     """
 
     min_length: Annotated[Count, Field(ge=1)] | None = 20
-    """Fewest letters and digits of a text. Low, for the sake of verse and of short answers; ChineseWebText takes 200."""
+    """Fewest letters and digits of a text. Low for the sake of verse and short answers; ChineseWebText takes 200."""
     languages: Annotated[list[Language], Field(min_length=1)] | None = ["zh", "en"]
-    """Languages that are kept, told by script: a text in which kana abound is Japanese, any other Chinese characters are
-    zh, Latin letters en."""
+    """Languages that are kept, told by script: Chinese characters among which kana abound are ja, others zh; Latin
+    letters are en."""
     language_share: Share = 0.7
     """Share of a text's letters that must be in the scripts of `languages`."""
     function_words: bool = True
-    """Leave out lists of keywords and, by the way, Latin languages that are not English: 100 Chinese characters among
-    which not one in 50 is a function word, or 50 Latin words without two of the eight that Gopher asks for. Only for
-    languages that are kept."""
+    """Leave out lists of keywords, and Latin languages that are not English: of 100 words or more, with function words
+    below 3 % of the Chinese characters and hardly a full stop, or with fewer than two of the eight English ones that
+    Gopher asks for. Each only where `languages` names the language."""
     mojibake: bool = True
-    """Leave out texts read in a wrong encoding: 1 % of replacement, private, unassigned and tell-tale characters, or
-    20 % of accented Latin letters."""
+    """Leave out texts read in a wrong encoding: over 1 % of replacement, private, unassigned and tell-tale characters,
+    or over 20 % of accented Latin letters."""
     advertising: Annotated[Number, Field(ge=0)] | None = 2.0
     """Most phrases of advertising (gambling, forged papers, contacts, calls to buy) in 100 words. A text is left out
     only if two of them differ and one calls to act, so that news about gambling stays."""
@@ -60,9 +60,9 @@ class CleanSection(Section):
     """Largest share of a text of ten lines or more in lines of at most eight characters that end without punctuation:
     menus and tables of links."""
     ellipsis_lines: Share | None = 0.3
-    """Largest share of lines that end in an ellipsis, in texts of five lines or more: lists of teasers (Gopher: 0.3)."""
+    """Largest share of lines that end in an ellipsis, of five lines or more: lists of teasers (Gopher: 0.3)."""
     boilerplate: bool = True
-    """Take out lines that belong to a page's frame: copyright, previous and next page, sharing, cookies, "read more"."""
+    """Take out lines that belong to a page's frame: copyright, next page, sharing, cookies, "read more"."""
     fold_width: bool = False
     """Write full-width letters and digits as plain ones, Ａ１ as A1; punctuation stays as it is."""
 

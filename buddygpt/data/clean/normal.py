@@ -1,4 +1,4 @@
-"""What is done to every text, and never changes what it says: NFC, plain line ends, nothing invisible, no end marker."""
+"""What is done to every text and never changes what it says: NFC, plain line ends, nothing invisible, no end marker."""
 
 from __future__ import annotations
 

@@ -56,7 +56,10 @@ _PARTS = (
     ("ICP", rf".{{0,40}}[{_PLACES}][ \t]*ICP[ \t]*(?:备|证)[ \t]*\d{{6,}}.{{0,40}}"),
     ("公网安备", r".{0,40}公网安备[ \t]*\d+号?.{0,10}"),
     ("转载", r".{0,30}转载(?:时)?(?:请|须|务必)(?:务必)?(?:注明|标明|保留|联系).{0,60}"),
-    ("二维码", r".{0,12}(?:扫一扫|扫描|扫码|长按|识别)(?:[上下]方|[上下]面|[上下]图|图中|[左右]侧)?的?(?:微信)?二维码.{0,40}"),
+    (
+        "二维码",
+        r".{0,12}(?:扫一扫|扫描|扫码|长按|识别)(?:[上下]方|[上下]面|[上下]图|图中|[左右]侧)?的?(?:微信)?二维码.{0,40}",
+    ),
 )
 """Lines known by a part of them: the part, and the whole line."""
 
@@ -72,23 +75,25 @@ _FRAMES = (
 )
 
 _GOODS = """
-代开发票 发票代开 代开增值 代办证 办证刻 刻章办 办理证件 假文凭 假币 信用卡套 套现 无抵押 黑户 快速放款 当天放款 时时彩 六合彩 北京赛车
-赛车pk 百家乐 博彩 娱乐城 新葡京 葡京赌 威尼斯人娱 真人荷官 真人视讯 老虎机 棋牌平 体育投注 足球投注 彩票平 彩票计 彩票预
-开奖结果 彩金 返水 首存 裸聊 约炮 一夜情 成人电影 成人影 情色 迷药 催情 丰胸 壮阳 早泄 增大增 代孕 祖传秘 根治 特效药 包治 私服发
-传奇私服 刷钻 刷单兼 兼职日结 日赚 月入过万 网赚 代写论文 论文代写
-casinos? viagra cialis payday␣loans? escorts? slot␣(?:machine|game)s? slots␣online betting gambling poker jackpots? sportsbooks?
-porn␣(?:video|site)s? adult␣videos? replica␣(?:watch|bag|rolex|handbag) louis␣vuitton weight␣loss␣pills? forex␣signals?
-backlinks? work␣from␣home make␣money␣(?:fast|online) essay␣writing␣service
+代开发票 发票代开 代开增值 代办证 办证刻 刻章办 办理证件 假文凭 假币 信用卡套 套现 无抵押 黑户 快速放款 当天放款
+时时彩 六合彩 北京赛车 赛车pk 百家乐 博彩 娱乐城 新葡京 葡京赌 威尼斯人娱 真人荷官 真人视讯 老虎机 棋牌平
+体育投注 足球投注 彩票平 彩票计 彩票预 开奖结果 彩金 返水 首存
+裸聊 约炮 一夜情 成人电影 成人影 情色 迷药 催情 丰胸 壮阳 早泄 增大增 代孕 祖传秘 根治 特效药 包治
+私服发 传奇私服 刷钻 刷单兼 兼职日结 日赚 月入过万 网赚 代写论文 论文代写
+casinos? viagra cialis payday␣loans? escorts? slot␣(?:machine|game)s? slots␣online betting gambling poker jackpots?
+sportsbooks? porn␣(?:video|site)s? adult␣videos? replica␣(?:watch|bag|rolex|handbag) louis␣vuitton backlinks?
+weight␣loss␣pills? forex␣signals? work␣from␣home make␣money␣(?:fast|online) essay␣writing␣service
 """
 """What spam sells; ␣ stands for a space. A phrase begins with two plain characters, an English one with five."""
 _CALLS = r"""
-加微信 加我微 加v(?:信|我|[:：]) 加扣扣 加qq 微信号?[:：]?␣?[a-z][\w-]{5,} 微信同号 v信[:：] 薇信 威信[:：] qq群?号?[:：]?␣?\d{5,11}
-扣扣[:：]?␣?\d{5,} 电话[:：]?␣?1[3-9]\d{9} 电话[:：]?␣?0\d{2,3}-?\d{7,8} 手机号?[:：]?␣?1[3-9]\d{9} 热线[:：]?␣?[\d-]{7,}
-咨询热线 咨询电话 咨询微信 免费咨询 欢迎来电 欢迎订购 注册(?:就|即|立即)?送 立即注册 免费注册 官网开户 开户送 点击进入 点击领取
-官方网址 最新网址 备用网址 手机版下 货到付款 全国包邮 厂家直销 量大从优 诚信经营 长期有效 先办后 包过 保过 不成功不 限时抢 马上抢
-click␣here buy␣now call␣now order␣now order␣(?:online␣)?today sign␣up␣(?:now|today) free␣(?:spins|shipping|trial|bonus)
-no␣deposit limited␣time␣offer money␣back cheapest cheap␣(?:price|online|generic) best␣prices? without␣prescription
-whatsapp␣?[:+] telegram␣?[:@]
+加微信 加我微 加v(?:信|我|[:：]) 加扣扣 加qq 微信同号 微信号?[:：]?␣?[a-z][\w-]{5,} v信[:：] 薇信 威信[:：]
+qq群?号?[:：]?␣?\d{5,11} 扣扣[:：]?␣?\d{5,} 电话[:：]?␣?1[3-9]\d{9} 电话[:：]?␣?0\d{2,3}-?\d{7,8}
+手机号?[:：]?␣?1[3-9]\d{9} 热线[:：]?␣?[\d-]{7,} 咨询热线 咨询电话 咨询微信 免费咨询 欢迎来电 欢迎订购
+注册(?:就|即|立即)?送 立即注册 免费注册 官网开户 开户送 点击进入 点击领取 官方网址 最新网址 备用网址 手机版下
+货到付款 全国包邮 厂家直销 量大从优 诚信经营 长期有效 先办后 包过 保过 不成功不 限时抢 马上抢
+click␣here buy␣now call␣now order␣now order␣(?:online␣)?today sign␣up␣(?:now|today) no␣deposit money␣back cheapest
+free␣(?:spins|shipping|trial|bonus) limited␣time␣offer cheap␣(?:price|online|generic) best␣prices?
+without␣prescription whatsapp␣?[:+] telegram␣?[:@]
 """
 """How spam wants to be answered."""
 _NOT_WITHIN = "(?:(?<![a-z])|(?![a-z]))"  # \b would see no border between Latin and Chinese
@@ -121,10 +126,12 @@ def count_advertising(text: str, points: Points, least: float) -> tuple[int, int
     """
     pairs, fives = _heads()
     pair, five = _codes(points)
-    places = np.flatnonzero(pairs.take(pair)).tolist() + np.flatnonzero(fives.take(five)).tolist()
+    here = pairs.take(pair)
+    here[: len(five)] |= fives.take(five)
+    places = here.nonzero()[0]
     if len(places) < least:
         return 0, 0, 0
-    found = [match for place in places if (match := _ADVERT.match(text, place))]
+    found = [match for place in places.tolist() if (match := _ADVERT.match(text, place))]
     phrases = {(match.group().lower(), match.lastgroup) for match in found}
     return len(found), len(phrases), sum(group == "call" for _, group in phrases)
 

@@ -50,56 +50,34 @@ class Words:
 
 def find_words(points: Points, kinds: Kinds) -> Words:
     """Chinese characters and kana one by one; letters and digits of other scripts in runs; nothing else."""
-    lettered = np.flatnonzero(kinds >= DIGIT)
-    letters, kinds = points.take(lettered), kinds.take(lettered)
-    starts = kinds >= KANA
-    after = starts[:-1] | (lettered[1:] - lettered[:-1] != 1)
-    starts[1:] |= after
+    lettered = (kinds >= DIGIT).nonzero()[0]
+    starts = kinds.take(lettered) >= KANA
+    starts[1:] |= starts[:-1] | (lettered[1:] - lettered[:-1] != 1)
     starts[:1] = True
+    letters = points.take(lettered)
     letters |= starts * _WORD_START  # "ab c" differs from "a bc"
     mixed = letters * _MIX
     mixed ^= mixed >> _HALF
     powers, inverses = _powers()
     mixed *= powers[: len(mixed)]
     prefix = np.zeros(len(mixed) + 1, np.uint64)
-    np.cumsum(mixed, out=prefix[1:])
-    first = np.flatnonzero(starts)
-    return Words(np.append(prefix.take(first), prefix[-1]), inverses.take(first))
+    mixed.cumsum(out=prefix[1:])
+    first = starts.nonzero()[0]
+    hashes = np.empty(len(first) + 1, np.uint64)
+    prefix.take(first, out=hashes[:-1], mode="clip")  # the mode that needs no copy
+    hashes[-1] = prefix[-1]
+    return Words(hashes, inverses.take(first))
 
 
-def repeated_runs(words: Words, length: int) -> float:
-    """Share of the runs of `length` words that repeat an earlier one."""
-    hashes = words.runs(length)
-    if len(hashes) < 2:
-        return 0.0
-    return int(np.count_nonzero(hashes[1:] == hashes[:-1])) / len(hashes)
+def repeats(runs: NDArray[np.uint64]) -> int:
+    """How many of the runs, given by `Words.runs`, repeat an earlier one."""
+    return int(np.count_nonzero(runs[1:] == runs[:-1]))
 
 
-def commonest_run(words: Words, length: int, floor: float, least: int) -> float:
-    """Share of all words that the commonest run of `length` words makes up.
-
-    Args:
-        words: of the text.
-        length: words of a run.
-        floor: shares up to this one need not be known, and give 0.
-        least: nor do those of runs that occur less often.
-    """
-    times = max(least, int(floor * len(words) / length) + 1)
-    hashes = words.runs(length)
-    if not (hashes[times - 1 :] == hashes[: max(0, len(hashes) - times + 1)]).any():
-        return 0.0
-    borders = np.flatnonzero(hashes[1:] != hashes[:-1]) + 1
-    longest = np.diff(borders, prepend=0, append=len(hashes)).max()
-    return min(1.0, float(longest) * length / len(words))
-
-
-def repeated_lines(text: str) -> float:
-    """Share of the text that stands in lines which repeat an earlier one."""
-    lines = [line for line in map(str.strip, text.split("\n")) if line]
-    distinct = set(lines)
-    if len(distinct) == len(lines):
-        return 0.0
-    return 1 - sum(map(len, distinct)) / sum(map(len, lines))
+def times_of_commonest(runs: NDArray[np.uint64]) -> int:
+    """How often the commonest of the runs, at least one, is there."""
+    borders = (runs[1:] != runs[:-1]).nonzero()[0] + 1
+    return int(np.diff(borders, prepend=0, append=len(runs)).max())
 
 
 @cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import typer
 
 from buddygpt.cli import options
@@ -51,3 +53,20 @@ def verify(recipe: options.RecipeArgument, set_: options.SetOption = None, run: 
         faults = stage.verify(checked, where, cache=options.cache_of(where), emit=renderer.emit)
     if faults:
         raise BuddyError(faults)
+
+
+@app.command("list")
+def list_(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Tell all of this data set.")] = None,
+    kind: Annotated[
+        Literal["pretrain", "sft", "dpo"] | None, typer.Option("--kind", help="Only those for this.")
+    ] = None,
+) -> None:
+    """List the data sets that have names, with their ids on both hubs, or tell all of one."""
+    with Renderer() as renderer:
+        from buddygpt.stages import catalog as stage
+
+        if name:
+            stage.show(name, renderer.emit)
+        else:
+            stage.listing(kind, renderer.emit)

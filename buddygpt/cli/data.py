@@ -70,3 +70,21 @@ def list_(
             stage.show(name, renderer.emit)
         else:
             stage.listing(kind, renderer.emit)
+
+
+@app.command()
+def inspect(
+    what: Annotated[str, typer.Argument(metavar="NAME|PATH|ID", help="From `list`, here, or on a hub.")],
+    map_: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="MEANING=COLUMN,...", help="What columns hold, e.g. prompt=q,response=a."),
+    ] = None,
+    file: Annotated[str | None, typer.Option("--file", metavar="GLOB", help="Which file, of several.")] = None,
+    tokenizer: Annotated[str, typer.Option("--tokenizer", help="A name, folder or hub id.")] = "qwen3",
+) -> None:
+    """Show a data set's columns, three rows, the adapter that fits, what it makes of them, and lengths in tokens."""
+    mapping = options.read_map(map_)
+    with Renderer() as renderer:
+        from buddygpt.stages import inspect as stage
+
+        stage.run(what, map=mapping, file=file, tokenizer=tokenizer, emit=renderer.emit)

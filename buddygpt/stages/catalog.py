@@ -34,11 +34,11 @@ def show(name: str, emit: Emit) -> None:
     emit(Table(f"{entry.name}: {entry.about}", ("", ""), tuple(_facts(entry))))
     if entry.parts:
         parts = tuple(
-            (f"{entry.name}/{part}", ", ".join(p.files), f"{p.rows:,}" if p.rows else "")
+            (f"{entry.name}/{part}", f"{p.rows:,}" if p.rows else "", ", ".join(p.files))
             for part, p in entry.parts.items()
         )
-        emit(Table("parts, by names of their own", ("name", "files", "rows"), parts))
-    emit(Text("in a recipe, below data.sources", f"- {{kind: catalog, dataset: {yaml_string(entry.name)}}}"))
+        emit(Table("parts, by names of their own", ("name", "rows", "files"), parts))
+    emit(Text("as a source in a recipe", f"- {{kind: catalog, dataset: {yaml_string(entry.name)}}}"))
 
 
 def yaml_string(text: str) -> str:

@@ -221,7 +221,9 @@ def test_a_recipe_goes_before_the_entry():
     plain = CatalogSource(kind="catalog", dataset=entry.name)
     hub = as_hub(entry, plain)
     assert (hub.id, hub.modelscope, hub.files) == (entry.huggingface, entry.modelscope, entry.files)
-    assert (hub.map, hub.min_score, hub.size) == ({"text": "content"}, 0.85, 75_000_000_000)
+    assert (hub.map, hub.min_score, hub.size) == (None, 0.85, 75_000_000_000)
+    named = find("wikipedia-cn-filtered")
+    assert as_hub(named, CatalogSource(kind="catalog", dataset=named.name)).map == {"text": "completion"}
     own = CatalogSource(
         kind="catalog", dataset=entry.name, name="web", weight=3, validation=0, render="chat", stream=True,
         files=["a.parquet"], map={"text": "body"}, min_score=0,

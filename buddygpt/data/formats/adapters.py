@@ -1,21 +1,14 @@
-"""Adapters: from one row to a text or a talk.
-
-An adapter is found once for a file by `find_adapter` and reads each of its rows. All have
-
-    name        its shape: text, instruction, prompt-response, conversation, preference or answers
-    map         what its columns hold, in the words of a recipe's `map`
-    columns     those it needs, as a wide table need not be read whole
-    read(row)   what the row gives; raises `Dropped` where that is nothing
-"""
+"""Adapters: from one row to a text or a talk. One is found for a file by `find_adapter` and reads each of its rows."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
-from buddygpt.data.formats.turns import order, read_turns, string_of, trim_end, trim_start
+from buddygpt.data.formats.turns import order, read_turns, say, string_of, trim_end, trim_start
 from buddygpt.data.formats.values import (
     EMPTY,
     NO_ANSWER,
@@ -34,34 +27,35 @@ SCORE = "score"
 """Column of a row's quality where the recipe names none."""
 
 
-class Adapter(Protocol):
-    """What all adapters have."""
+class Adapter(ABC):
+    """Reads the rows of a file; frozen, and picklable to the processes that read."""
 
     @property
-    def name(self) -> str: ...
+    @abstractmethod
+    def name(self) -> str:
+        """The shape: text, instruction, prompt-response, conversation, preference or answers."""
 
     @property
-    def map(self) -> dict[str, Columns]: ...
-
-    @property
-    def columns(self) -> Columns: ...
-
-    def read(self, row: Any) -> Value: ...
-
-
-class Mapped:
-    """The columns of an adapter, from its map."""
-
-    map: dict[str, Columns]
+    @abstractmethod
+    def map(self) -> dict[str, Columns]:
+        """What its columns hold, in the words of a recipe's `map`."""
 
     @property
     def columns(self) -> Columns:
-        """All columns that the map names, each once."""
+        """Those it needs, as a wide table need not be read whole."""
         return tuple(dict.fromkeys(column for names in self.map.values() for column in names))
+
+    @abstractmethod
+    def read(self, row: Any) -> Value:
+        """What a row gives.
+
+        Raises:
+            Dropped: nothing.
+        """
 
 
 @dataclass(frozen=True)
-class TextAdapter(Mapped):
+class TextAdapter(Adapter):
     """Plain text.
 
     Args:
@@ -69,11 +63,13 @@ class TextAdapter(Mapped):
     """
 
     text: Columns
-    name: ClassVar[str] = "text"
+
+    @property
+    def name(self) -> str:
+        return "text"
 
     @property
     def map(self) -> dict[str, Columns]:
-        """The recipe's `map`."""
         return {"text": self.text}
 
     def read(self, row: Any) -> Text:
@@ -94,7 +90,7 @@ class TextAdapter(Mapped):
 
 
 @dataclass(frozen=True)
-class PromptAdapter(Mapped):
+class PromptAdapter(Adapter):
     """A question and its answer.
 
     Args:
@@ -111,12 +107,10 @@ class PromptAdapter(Mapped):
 
     @property
     def name(self) -> str:
-        """What data sets of these columns are called."""
         return "instruction" if self.input else "prompt-response"
 
     @property
     def map(self) -> dict[str, Columns]:
-        """The recipe's `map`."""
         named = {
             "system": self.system,
             "prompt": self.prompt,
@@ -131,7 +125,7 @@ class PromptAdapter(Mapped):
         question = joined(row, self.prompt + self.input)
         if not question:
             raise Dropped(NO_QUESTION)
-        answer = Message("assistant", joined(row, self.response), joined(row, self.reasoning))
+        answer = say("assistant", joined(row, self.response), joined(row, self.reasoning))
         messages = order([*system_turn(row, self.system), Message("user", question), answer], edits=[])
         if messages[-1].role != "assistant":  # the only turn that may be empty
             raise Dropped(NO_ANSWER)
@@ -139,7 +133,7 @@ class PromptAdapter(Mapped):
 
 
 @dataclass(frozen=True)
-class TalkAdapter(Mapped):
+class TalkAdapter(Adapter):
     """A conversation.
 
     Args:
@@ -149,11 +143,13 @@ class TalkAdapter(Mapped):
 
     messages: str
     system: Columns = ()
-    name: ClassVar[str] = "conversation"
+
+    @property
+    def name(self) -> str:
+        return "conversation"
 
     @property
     def map(self) -> dict[str, Columns]:
-        """The recipe's `map`."""
         return {"system": self.system, "messages": (self.messages,)} if self.system else {"messages": (self.messages,)}
 
     def read(self, row: Any) -> Talk:

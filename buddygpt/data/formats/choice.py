@@ -107,9 +107,9 @@ class _Table:
         return found[0] if found else None
 
     def optional(self, columns: Columns) -> Columns:
-        """The first of some columns that holds nothing but text, even if none yet; or no column."""
+        """One of some columns that holds nothing but text, rather one with some than one with none; or no column."""
         found = [c for c in columns if c in self.names and all(map(_is_text, self._values(c)))]
-        return tuple(found[:1])
+        return tuple(sorted(found, key=lambda c: not any(self._values(c)))[:1])
 
     def _values(self, column: str) -> Sequence[Any]:
         return [value for row in self.rows if (value := row.get(column)) is not None]
@@ -148,13 +148,16 @@ def _find_talk(table: _Table) -> Adapter | None:
 
 
 def _find_prompt(table: _Table) -> Adapter | None:
-    prompt, more = _question(table, _is_text)
-    response = table.one(RESPONSE_COLUMNS, _is_text, "response")
     reasoning = table.optional(REASONING)
-    if prompt == ("input",) and not response and reasoning and table.fits("content", _is_text):
-        response = "content"  # as DeepSeek-R1's distillates have it
-    if not prompt or not response:
-        return None
+    responses = RESPONSE_COLUMNS
+    if reasoning and table.fits("input", _is_text):
+        responses = (*responses, "content")  # as DeepSeek-R1's distillates have it
+    for columns in (("input", *PROMPT_COLUMNS), responses):
+        if not any(table.fits(column, _is_text) for column in columns):
+            return None  # before two columns that may be the other can matter
+    prompt, more = _question(table, _is_text)
+    response = table.one(responses, _is_text, "response")
+    assert response is not None
     return PromptAdapter(prompt, (response,), more, reasoning, table.optional(SYSTEM_COLUMNS))
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from buddygpt.data.formats.adapters import Columns, Mapped, joined, number_of, system_turn, value_of, with_system
-from buddygpt.data.formats.turns import is_turn, order, read_turns, string_of, trim_start
+from buddygpt.data.formats.adapters import Adapter, Columns, joined, number_of, system_turn, value_of, with_system
+from buddygpt.data.formats.turns import is_turn, order, read_turns, say, string_of, trim_start
 from buddygpt.data.formats.values import (
     BROKEN,
     EQUAL,
@@ -36,7 +36,7 @@ MAX_RATIO = 3
 
 
 @dataclass(frozen=True)
-class PairAdapter(Mapped):
+class PairAdapter(Adapter):
     """Two answers, one better than the other.
 
     Args:
@@ -55,11 +55,13 @@ class PairAdapter(Mapped):
     messages: str | None = None
     system: Columns = ()
     scores: Columns = ()
-    name: ClassVar[str] = "preference"
+
+    @property
+    def name(self) -> str:
+        return "preference"
 
     @property
     def map(self) -> dict[str, Columns]:
-        """The recipe's `map`."""
         named = {
             "system": self.system,
             "prompt": self.prompt,
@@ -72,7 +74,6 @@ class PairAdapter(Mapped):
 
     @property
     def columns(self) -> Columns:
-        """All columns that are read."""
         return (*super().columns, *self.scores)
 
     def read(self, row: Any) -> Pair:
@@ -93,18 +94,16 @@ class PairAdapter(Mapped):
         raise Dropped(reason)
 
     def _context(self, row: Any) -> list[Message]:
-        if self.messages:
-            turns = value_of(row, self.messages)
-            return read_turns(turns) if turns else []
-        values = [value_of(row, column) for column in self.prompt]
-        if len(values) == 1 and values[0] and not isinstance(values[0], str):
-            return read_turns(values[0])
+        if self.messages or len(self.prompt) == 1:
+            value = value_of(row, self.messages or self.prompt[0])
+            if self.messages or not isinstance(value, str):
+                return read_turns(value) if value else []
         question = joined(row, self.prompt + self.input)
         return [Message("user", question)] if question else []
 
 
 @dataclass(frozen=True)
-class AnswersAdapter(Mapped):
+class AnswersAdapter(Adapter):
     """Two lists of answers, as HC3 has them of people and of a model: the first of each, where they compare.
 
     Args:
@@ -112,11 +111,13 @@ class AnswersAdapter(Mapped):
     """
 
     swap: bool = False
-    name: ClassVar[str] = "answers"
+
+    @property
+    def name(self) -> str:
+        return "answers"
 
     @property
     def map(self) -> dict[str, Columns]:
-        """The recipe's `map`; it would take answers of any length."""
         chosen, rejected = reversed(ANSWER_LISTS) if self.swap else ANSWER_LISTS
         return {"prompt": (QUESTION,), "chosen": (chosen,), "rejected": (rejected,)}
 
@@ -126,7 +127,7 @@ class AnswersAdapter(Mapped):
         better, worse = _sides(chosen), _sides(rejected)
         if not better or not worse:
             raise Dropped(NO_ANSWER if not better else NO_REJECTED)
-        pair = make_pair([Message("user", string_of(prompt))], better[0], worse[0], [])
+        pair = make_pair([say("user", string_of(prompt))], better[0], worse[0], [])
         short, long = sorted((len(pair.chosen.content), len(pair.rejected.content)))
         if short < MIN_CHARACTERS:
             raise Dropped(SHORT_ANSWER)
@@ -140,7 +141,7 @@ def make_pair(context: list[Message], chosen: list[Message], rejected: list[Mess
 
     Args:
         context: turns before both, where the sides do not hold them.
-        chosen, rejected: the sides' turns, as rows have them.
+        chosen, rejected: the sides' turns, in their order.
         system: a turn that goes before all, or none.
 
     Raises:
@@ -166,7 +167,7 @@ def make_pair(context: list[Message], chosen: list[Message], rejected: list[Mess
     prompt = trim_start(order(with_system(system, shared), edits), edits)
     if not any(m.role == "user" for m in prompt):
         raise Dropped(NO_QUESTION)
-    if prompt[-1].role not in ("user", "tool"):
+    if prompt[-1].role == "assistant":
         raise Dropped(BROKEN)
     if len(better) > 1 or len(worse) > 1:
         edits.append(MORE_TURNS)
@@ -175,12 +176,15 @@ def make_pair(context: list[Message], chosen: list[Message], rejected: list[Mess
 
 def _sides(value: Any) -> list[list[Message]]:
     """The sides that a column holds, without those that are blank: one, or several in a list."""
+    several = isinstance(value, list | tuple) and not (any(map(is_turn, value)) and _is_talk(value))
+    sides = [_read_side(each) for each in (value if several else [value])]
+    return [side for side in sides if any(m.content for m in side)]
+
+
+def _read_side(value: Any) -> list[Message]:
     if isinstance(value, str):
-        return [[Message("assistant", value)]] if value.strip() else []
-    if isinstance(value, list | tuple) and not (any(map(is_turn, value)) and _is_talk(value)):
-        return [side for each in value for side in _sides(each)]
-    messages = read_turns(value) if value else []
-    return [messages] if any(m.content.strip() for m in messages) else []
+        return [say("assistant", value)]
+    return read_turns(value) if value else []
 
 
 def _is_talk(turns: Sequence[Any]) -> bool:

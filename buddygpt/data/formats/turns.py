@@ -45,7 +45,9 @@ def is_turns(value: Any) -> bool:
             value = parse_turns(value)
         except Dropped:
             return False
-    return isinstance(value, list | tuple) and bool(value) and all(map(is_turn, value))
+    if not isinstance(value, list | tuple) or not all(isinstance(turn, Mapping) for turn in value):
+        return False
+    return any(map(is_turn, value))
 
 
 def parse_turns(text: str) -> Any:
@@ -61,13 +63,13 @@ def parse_turns(text: str) -> Any:
 
 
 def read_turns(value: Any) -> list[Message]:
-    """The messages of a list of turns, of one turn, or of either as JSON in a string; as the row has them.
+    """The messages of a list of turns, of one turn, or of either as JSON in a string; all of them, in the row's order.
 
     Raises:
         Dropped: nothing there, something else, a role that nobody knows, or a content that is no string.
     """
-    if isinstance(value, str) and value.strip():
-        value = parse_turns(value)
+    if isinstance(value, str):
+        value = parse_turns(value) if value.strip() else None
     if isinstance(value, Mapping):
         value = [value]
     if not value:
@@ -90,19 +92,24 @@ def string_of(value: Any) -> str:
     return value
 
 
-def order(messages: Iterable[Message], edits: list[str]) -> list[Message]:
-    """Turns stripped, reasoning split off their answers, empty ones removed, neighbours of one role merged.
+def say(role: Role, content: str, reasoning: str = "") -> Message:
+    """A message as rows have it: white space around it goes, and an answer's reasoning gets a place of its own."""
+    content, reasoning = content.strip(), reasoning.strip()
+    if role == "assistant":
+        inner, content = split_reasoning(content)
+        reasoning = inner if inner == reasoning else _join(reasoning, inner)
+    return Message(role, content, reasoning)
 
-    Args:
-        messages: as rows have them.
-        edits: takes the kinds of change; white space at the ends and reasoning's marks do not count.
-    """
+
+def order(messages: Iterable[Message], edits: list[str]) -> list[Message]:
+    """Messages without empty ones, neighbours of one role merged; `edits` takes the kinds of change."""
     kept: list[Message] = []
-    for message in map(_tidy, messages):
+    for message in messages:
         if not message.content:
             edits.append(EMPTY_TURN)
-        elif kept and kept[-1].role == message.role:
-            kept[-1] = _merge(kept[-1], message)
+        elif kept and (last := kept[-1]).role == message.role:
+            content, reasoning = _join(last.content, message.content), _join(last.reasoning, message.reasoning)
+            kept[-1] = Message(last.role, content, reasoning)
             edits.append(MERGED)
         else:
             kept.append(message)
@@ -151,29 +158,14 @@ def _read_turn(turn: Any) -> Iterator[Message]:
         role = ROLES.get(name.strip().lower()) if isinstance(name, str) else None
         if role is None and content.strip():
             raise Dropped(UNKNOWN_ROLE)
-        yield Message(role or "user", content, reasoning if role == "assistant" else "")
+        yield say(role or "user", content, reasoning if role == "assistant" else "")
     elif content.strip():
         raise Dropped(UNKNOWN_ROLE)
     else:
         said = {key.lower(): text for key, text in turn.items() if isinstance(key, str)}
         for key, role in SPEAKERS.items():
-            if key in said:
-                yield Message(role, string_of(said[key]), reasoning if role == "assistant" else "")
-
-
-def _tidy(message: Message) -> Message:
-    content, reasoning = message.content.strip(), message.reasoning.strip()
-    if message.role == "assistant":
-        inner, content = split_reasoning(content)
-        reasoning = inner if inner == reasoning else _join(reasoning, inner)
-    if content is message.content and reasoning is message.reasoning:
-        return message
-    return Message(message.role, content, reasoning)
-
-
-def _merge(first: Message, second: Message) -> Message:
-    reasoning = _join(first.reasoning, second.reasoning)
-    return Message(first.role, _join(first.content, second.content), reasoning)
+            if said.get(key):
+                yield say(role, string_of(said[key]), reasoning if role == "assistant" else "")
 
 
 def _join(*texts: str) -> str:

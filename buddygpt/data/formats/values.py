@@ -71,7 +71,7 @@ class Pair:
     """A row of two answers to one prompt.
 
     Args:
-        prompt: as a talk's messages, but the last is the user's or a tool's.
+        prompt: as a talk's messages, but the last is not the assistant's.
         chosen, rejected: the assistant's; they differ.
         edits: kinds of change to the row's turns, each once.
     """

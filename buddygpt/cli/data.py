@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -40,6 +41,25 @@ def prepare(
         from buddygpt.stages import data as stage
 
         stage.run(checked, where, cache=options.cache_of(where), emit=renderer.emit)
+
+
+@app.command()
+def fetch(
+    recipe: options.RecipeArgument,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="FOLDER", help="Make an offline bundle there."),
+    ] = None,
+    set_: options.SetOption = None,
+    run: options.RunOption = None,
+) -> None:
+    """Download what a recipe takes from hubs, and prepare nothing yet."""
+    checked = options.read_recipe(recipe, set_)
+    where = options.run_of(checked, run)
+    with Renderer() as renderer:
+        from buddygpt.stages import data as stage
+
+        stage.fetch(checked, cache=options.cache_of(where), to=to, emit=renderer.emit)
 
 
 @app.command()

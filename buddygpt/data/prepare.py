@@ -86,7 +86,7 @@ def verify(prepared: Prepared, recipe: Recipe) -> list[str]:
     assert recipe.data is not None
     faults = prepared.check()
     try:
-        sources = find_sources(recipe.data, prepared.path.parent, silent, remember=False)
+        sources = find_sources(recipe.data, recipe.hub, prepared.path.parent, silent, remember=False)
     except BuddyError as error:
         return faults + list(error.lines)
     now = {(s.name, f.name): f.content for s in sources for f in s.files}
@@ -103,7 +103,7 @@ def _prepare(job: Job, emit: Emit) -> Prepared:
     assert data is not None
     for stale in (*job.path.rglob("*.tmp"), *job.path.rglob("*.tmp.index")):  # of a run that was killed
         stale.unlink()
-    sources = fetch_sources(job.sources, emit)
+    sources = fetch_sources(job.sources, job.recipe.hub, emit)
     batches = make_batches(sources)
     workers = data.workers or os.cpu_count() or 1
     staged, fates, logs = Staged(job.work / "staged"), job.work / "fates", job.path / "logs"

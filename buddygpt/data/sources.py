@@ -15,9 +15,12 @@ import xxhash
 from buddygpt.data.fingerprints import FileIndex, hash_file, stamp_of
 from buddygpt.data.readers import KNOWN, format_of
 from buddygpt.events import Caution, Emit
-from buddygpt.hub.download import HubFiles, fetch, resolve
+from buddygpt.hub.fetch import check_space, fetch
+from buddygpt.hub.resolve import resolve
+from buddygpt.hub.wanted import HubFiles, Wanted, local_copy_remedy
 from buddygpt.recipe.data import DataSection, DemoSource, FilesSource, HubSource, source_name
 from buddygpt.recipe.errors import BuddyError, did_you_mean
+from buddygpt.recipe.hub import HubSection
 from buddygpt.recipe.runs import write_atomically
 
 
@@ -56,6 +59,7 @@ class Source:
         columns, min_score: as in the recipe; None where not given.
         skipped: files of unknown kinds that were passed over.
         origin: where a hub's or demo's content comes from.
+        answer: what a hub answered; None for other kinds.
     """
 
     name: str
@@ -66,13 +70,17 @@ class Source:
     min_score: float | None = None
     skipped: int = 0
     origin: dict[str, Any] = field(default_factory=dict)
+    answer: HubFiles | None = None
 
 
-def find_sources(data: DataSection, cache: Path, emit: Emit, *, remember: bool = True) -> list[Source]:
+def find_sources(
+    data: DataSection, hubs: HubSection, cache: Path, emit: Emit, *, remember: bool = True
+) -> list[Source]:
     """All sources of a recipe, each file with its content's hash; nothing is downloaded.
 
     Args:
         data: the recipe's section.
+        hubs: the recipe's section of them.
         cache: holds `files.json`, the hashes known by path and time stamp, and `hub.json`, what the hub answered last.
         emit: who is told.
         remember: write what is new into them.
@@ -81,7 +89,7 @@ def find_sources(data: DataSection, cache: Path, emit: Emit, *, remember: bool =
         BuddyError: a path that matches nothing, a file of an unknown kind, a hub that cannot be reached.
     """
     _check_names(data)
-    hub = _ask_hub(data, cache, emit, remember)
+    hub = _ask_hub(data, hubs, cache, emit, remember)
     local = {i: _find_files(s) for i, s in enumerate(data.sources) if isinstance(s, FilesSource)}
     index = FileIndex(cache / "files.json")
     index.learn([path for files, _ in local.values() for path, _ in files], emit, remember=remember)
@@ -100,8 +108,7 @@ def find_sources(data: DataSection, cache: Path, emit: Emit, *, remember: bool =
             if unknown := next((f.name for f in answer.files if format_of(f.name) is None), None):
                 raise BuddyError(f"{answer.id}: {unknown}: unknown kind of file; known are {KNOWN}; see `exclude`")
             files = tuple(InputFile(f.name, f.size, f.content, named=False) for f in answer.files)
-            origin = {"id": answer.id, "revision": answer.revision, "commit": answer.commit}
-            sources.append(replace(common, files=files, origin=origin))
+            sources.append(replace(common, files=files, origin=answer.origin(), answer=answer))
         else:
             found, skipped = local[i]
             files = tuple(_local_file(path, named, index) for path, named in found)
@@ -118,19 +125,19 @@ def find_files(source: FilesSource) -> list[Path]:
     return [path for path, _ in _find_files(source)[0]]
 
 
-def fetch_sources(sources: Sequence[Source], emit: Emit) -> list[Source]:
+def fetch_sources(sources: Sequence[Source], hubs: HubSection, emit: Emit) -> list[Source]:
     """The sources with every file of a hub on this machine.
 
     Raises:
         BuddyError: a download fails, or the disk is full.
     """
+    check_space([source.answer for source in sources if source.answer], hubs, emit)
     fetched = []
     for source in sources:
-        if source.kind == "hub":
-            names = [f.name for f in source.files]
-            paths = fetch(source.origin["id"], source.origin["commit"], names, sum(f.size for f in source.files), emit)
+        if source.answer:
+            paths, answer = fetch(source.answer, hubs, emit)
             files = tuple(replace(f, path=path) for f, path in zip(source.files, paths, strict=True))
-            source = replace(source, files=files)
+            source = replace(source, files=files, origin=answer.origin(), answer=answer)
         fetched.append(source)
     return fetched
 
@@ -222,9 +229,9 @@ def _generator_hash() -> str:
     return digest.hexdigest()
 
 
-def _ask_hub(data: DataSection, cache: Path, emit: Emit, remember: bool) -> dict[int, HubFiles]:
-    """What the hub holds for each of its sources; what it answered last time where it cannot be reached now."""
-    wanted = {i: s for i, s in enumerate(data.sources) if isinstance(s, HubSource)}
+def _ask_hub(data: DataSection, hubs: HubSection, cache: Path, emit: Emit, remember: bool) -> dict[int, HubFiles]:
+    """What the hubs hold for each of their sources; what they answered last time where none can be reached now."""
+    wanted = {i: _wanted(i, s) for i, s in enumerate(data.sources) if isinstance(s, HubSource)}
     if not wanted:
         return {}
     memory = cache / "hub.json"
@@ -232,9 +239,9 @@ def _ask_hub(data: DataSection, cache: Path, emit: Emit, remember: bool) -> dict
         known = json.loads(memory.read_text("utf-8"))
     except (OSError, ValueError):
         known = {}
-    keys = {i: json.dumps([s.id, s.revision, s.files, s.exclude]) for i, s in wanted.items()}
-    old = {i: HubFiles.from_dict(known[key]) for i, key in keys.items() if key in known}
-    answers, cautions = resolve(wanted, old)
+    keys = {i: json.dumps(question.asked()) for i, question in wanted.items()}
+    old = {i: HubFiles.from_dict(known[key], wanted[i]) for i, key in keys.items() if key in known}
+    answers, cautions = resolve(wanted, hubs, old)
     for caution in cautions:
         emit(Caution(caution))
     new = {keys[i]: answer.as_dict() for i, answer in answers.items()}
@@ -242,3 +249,16 @@ def _ask_hub(data: DataSection, cache: Path, emit: Emit, remember: bool) -> dict
         cache.mkdir(parents=True, exist_ok=True)
         write_atomically(memory, json.dumps(known | new))
     return answers
+
+
+def _wanted(place: int, source: HubSource) -> Wanted:
+    return Wanted(
+        f"data.sources.{place}: {source_name(source)}",
+        source.id,
+        source.modelscope,
+        tuple(source.files),
+        tuple(source.exclude),
+        source.revision,
+        source.size,
+        local_copy_remedy(place, source, source.files),
+    )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated, Literal
+
 import typer
 
 from buddygpt.cli import options
@@ -41,6 +44,25 @@ def prepare(
 
 
 @app.command()
+def fetch(
+    recipe: options.RecipeArgument,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="FOLDER", help="Make an offline bundle there."),
+    ] = None,
+    set_: options.SetOption = None,
+    run: options.RunOption = None,
+) -> None:
+    """Download what a recipe takes from hubs, and prepare nothing yet."""
+    checked = options.read_recipe(recipe, set_)
+    where = options.run_of(checked, run)
+    with Renderer() as renderer:
+        from buddygpt.stages import data as stage
+
+        stage.fetch(checked, cache=options.cache_of(where), to=to, emit=renderer.emit)
+
+
+@app.command()
 def verify(recipe: options.RecipeArgument, set_: options.SetOption = None, run: options.RunOption = None) -> None:
     """Check the prepared shards' checksums, and tell which source has changed since."""
     checked = options.read_recipe(recipe, set_)
@@ -51,3 +73,38 @@ def verify(recipe: options.RecipeArgument, set_: options.SetOption = None, run: 
         faults = stage.verify(checked, where, cache=options.cache_of(where), emit=renderer.emit)
     if faults:
         raise BuddyError(faults)
+
+
+@app.command("list")
+def list_(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Tell all of this data set.")] = None,
+    kind: Annotated[
+        Literal["pretrain", "sft", "dpo"] | None, typer.Option("--kind", help="Only those for this.")
+    ] = None,
+) -> None:
+    """List the data sets that have names, with their ids on both hubs, or tell all of one."""
+    with Renderer() as renderer:
+        from buddygpt.stages import catalog as stage
+
+        if name:
+            stage.show(name, renderer.emit)
+        else:
+            stage.listing(kind, renderer.emit)
+
+
+@app.command()
+def inspect(
+    what: Annotated[str, typer.Argument(metavar="NAME|PATH|ID", help="From `list`, here, or on a hub.")],
+    map_: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="MEANING=COLUMN,...", help="What columns hold, e.g. prompt=q,response=a."),
+    ] = None,
+    file: Annotated[str | None, typer.Option("--file", metavar="GLOB", help="Which file, of several.")] = None,
+    tokenizer: Annotated[str, typer.Option("--tokenizer", help="A name, folder or hub id.")] = "qwen3",
+) -> None:
+    """Show a data set's columns, three rows, the adapter that fits, what it makes of them, and lengths in tokens."""
+    mapping = options.read_map(map_)
+    with Renderer() as renderer:
+        from buddygpt.stages import inspect as stage
+
+        stage.run(what, map=mapping, file=file, tokenizer=tokenizer, emit=renderer.emit)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
+from buddygpt.recipe.data import Mapping, Meaning
+from buddygpt.recipe.errors import BuddyError, did_you_mean
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
@@ -37,3 +39,23 @@ def run_of(recipe: Recipe, folder: Path | None) -> Run:
 def cache_of(run: Run) -> Path:
     """Where prepared data lies: beside the runs that share it."""
     return run.path.absolute().parent / ".data"
+
+
+def read_map(options: list[str] | None) -> Mapping | None:
+    """A `map` as a recipe has it, from `prompt=q,response=a`; a meaning given twice has several columns.
+
+    Raises:
+        BuddyError: no `=`, or an unknown meaning.
+    """
+    found: Mapping = {}
+    for part in (part for option in options or () for part in option.split(",")):
+        meaning, sign, column = (piece.strip() for piece in part.partition("="))
+        known = get_args(Meaning)
+        if not sign or not column:
+            raise BuddyError(f"--map: '{part}' is no MEANING=COLUMN; write e.g. --map prompt=question,response=answer")
+        if meaning not in known:
+            near = did_you_mean(meaning, known)
+            raise BuddyError(f"--map: nothing is called '{meaning}'{near}; a column holds one of {', '.join(known)}")
+        before = found.get(meaning, [])
+        found[meaning] = [*([before] if isinstance(before, str) else before), column]
+    return {meaning: c[0] if len(c) == 1 else c for meaning, c in found.items()} or None

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
-from rich.table import Table as Grid
 from rich.text import Text as Styled
 
 from buddygpt.events import Caution, Event, Note, Progress, Table, Text
 
 PLAIN_SECONDS = 10.0
 """Seconds between two lines of the same task where there is no terminal."""
+_GAP, _INDENT, _NARROWEST = 2, 4, 24
+"""Cells between columns, before what is folded under a row, and the least that a wrapped column gets."""
 
 
 class Renderer:
@@ -63,7 +66,8 @@ class Renderer:
                 self.console.print(Styled(f"-- {title}", style="dim"))
                 self.console.print(Styled(text))
             case Table():
-                self.console.print(_grid(event))
+                for line in self._table(event):
+                    self.console.print(line)
 
     def _bar(self, event: Progress) -> None:
         values = "  ".join(f"{k} {v}" for k, v in event.values.items())
@@ -81,21 +85,44 @@ class Renderer:
         values = "".join(f"  {k} {v}" for k, v in event.values.items())
         self.console.print(Styled(f"{event.task} {event.done:,}/{event.total:,} {event.unit}{values}"))
 
+    def _table(self, event: Table) -> Iterator[Styled]:
+        """The lines of a table: one a row where there is no terminal.
 
-def _grid(event: Table) -> Grid:
-    headed = any(event.columns)
-    grid = Grid(
-        title=event.title or None,
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        show_header=headed,
-    )
-    numbers = [all(row[i][:1].isdigit() for row in event.rows) for i in range(len(event.columns))]
-    for column, number in zip(event.columns, numbers, strict=True):
-        justify = "right" if headed and number else "left"
-        grid.add_column(column, justify=justify, overflow="fold", header_style="dim")
-    for row in event.rows:
-        grid.add_row(*(Styled(cell) for cell in row))
-    return grid
+        On a terminal too narrow for it the last column wraps; where that is not enough, the columns that do not fit
+        stand below their row, each with its name.
+        """
+        headed = any(event.columns)
+        numbers = [headed and all(row[i][:1].isdigit() for row in event.rows) for i in range(len(event.columns))]
+        widths = [max(map(cell_len, column)) for column in zip(event.columns, *event.rows, strict=True)]
+        room = self.console.width if self.console.is_terminal else sum(widths) + _GAP * len(widths)
+        before_last = sum(widths[:-1]) + _GAP * (len(widths) - 1)
+        shown, last = len(widths), min(widths[-1], max(room - before_last, 1))
+        if last < min(widths[-1], _NARROWEST):
+            shown = next(n for n in range(len(widths) - 1, 0, -1) if n == 1 or _across(widths[:n]) <= room)
+            last = widths[shown - 1]
+        if event.title:
+            yield Styled(event.title, style="bold")
+        for row, style in ((event.columns, "dim"), *((row, "") for row in event.rows))[0 if headed else 1 :]:
+            cells = [_pad(*cell) for cell in zip(row[: shown - 1], widths, numbers, strict=False)]
+            start = (" " * _GAP).join([*cells, ""])
+            end = _pad(row[shown - 1], last, numbers[shown - 1])
+            for i, part in enumerate(Styled(end, style=style).wrap(self.console, max(last, 1)) or [Styled()]):
+                line = Styled(start if i == 0 else " " * cell_len(start), style=style).append_text(part)
+                line.rstrip()
+                yield line
+            if style:
+                continue
+            below = [" ".join(cell) for cell in zip(event.columns[shown:], row[shown:], strict=True) if cell[1]]
+            for text in below:
+                for part in Styled(text).wrap(self.console, max(room - _INDENT, 1)):
+                    part.rstrip()
+                    yield Styled(" " * _INDENT).append_text(part)
+
+
+def _across(widths: Sequence[int]) -> int:
+    return sum(widths) + _GAP * (len(widths) - 1)
+
+
+def _pad(cell: str, width: int, right: bool) -> str:
+    space = " " * (width - cell_len(cell))
+    return space + cell if right else cell + space

@@ -76,8 +76,8 @@ def plan_job(recipe: Recipe, cache: Path, emit: Emit, *, remember: bool = True) 
     """
     if recipe.data is None:
         raise BuddyError(f"{recipe.name}: the recipe has no `data` section")
-    sources = find_sources(recipe.data, cache, emit, remember=remember)
-    base = load_tokenizer(recipe.tokenizer.base) if recipe.tokenizer.base else None
+    sources = find_sources(recipe.data, recipe.hub, cache, emit, remember=remember)
+    base = load_tokenizer(recipe.tokenizer.base, hubs=recipe.hub) if recipe.tokenizer.base else None
     if base is not None:
         check_tokenizer(recipe, base)
         tokenizer: dict[str, Any] = {"hash": tokenizer_hash(base), "end": base.eos_token_id}

@@ -27,9 +27,10 @@ from buddygpt.data.job import Job, check_space, plan_job
 from buddygpt.data.minhash import MinHash
 from buddygpt.data.prepared import FORMAT, Prepared, read_prepared
 from buddygpt.data.shards import TokeniseStep
-from buddygpt.data.sources import check_unchanged, fetch_sources, find_sources, open_sources
+from buddygpt.data.sources import check_unchanged, find_sources
 from buddygpt.data.staging import ReadStep, Staged, make_batches
 from buddygpt.data.tokenizer import DocumentEncoder
+from buddygpt.data.units import fetch_sources, open_sources
 from buddygpt.data.vocabulary import settle_tokenizer
 from buddygpt.events import Emit, Note, Progress, Table, silent
 from buddygpt.recipe.errors import BrokenOff, BuddyError, is_disk_full
@@ -90,7 +91,7 @@ def verify(prepared: Prepared, recipe: Recipe) -> list[str]:
     assert recipe.data is not None
     faults = prepared.check()
     try:
-        sources = find_sources(recipe.data, prepared.path.parent, silent, remember=False)
+        sources = find_sources(recipe.data, recipe.hub, prepared.path.parent, silent, remember=False)
     except BuddyError as error:
         return faults + list(error.lines)
     now = {(s.name, f.name): f.content for s in sources for f in s.files}
@@ -107,7 +108,7 @@ def _prepare(job: Job, emit: Emit) -> Prepared:
     assert data is not None
     for stale in (*job.path.rglob("*.tmp"), *job.path.rglob("*.tmp.index")):  # of a run that was killed
         stale.unlink()
-    sources = open_sources(fetch_sources(job.sources, emit))
+    sources = open_sources(fetch_sources(job.sources, job.recipe.hub, emit))
     batches = make_batches(sources)
     staged, fates, logs = Staged(job.work / "staged"), job.work / "fates", job.path / "logs"
 
@@ -122,7 +123,7 @@ def _prepare(job: Job, emit: Emit) -> Prepared:
         emit(Note(f"near duplicates: {minhash.describe()}"))
     guard = _guard(job, emit)
     cleaner = Cleaner(data.clean) if data.clean else None
-    run(ReadStep(batches, staged.folder, cleaner, minhash, guard), len(batches), "read")
+    run(ReadStep(batches, staged.folder, job.recipe.hub, cleaner, minhash, guard), len(batches), "read")
     check_unchanged(sources)
 
     starts = staged.starts(len(batches))

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-import glob
 import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
+from buddygpt.data.archives import Member
+from buddygpt.data.catalog import as_hub, find
 from buddygpt.data.fingerprints import FileIndex, hash_file, stamp_of
-from buddygpt.data.archives import Member, list_members
-from buddygpt.data.readers import KNOWN, Part, find_parts, format_of, is_archive
+from buddygpt.data.paths import match_files
+from buddygpt.data.readers import KNOWN, Part, format_of
 from buddygpt.events import Caution, Emit
-from buddygpt.hub.download import HubFiles, fetch, resolve
-from buddygpt.recipe.data import DataSection, DemoSource, FilesSource, HubSource, source_name
-from buddygpt.recipe.errors import BuddyError, did_you_mean
+from buddygpt.hub.resolve import resolve
+from buddygpt.hub.wanted import HubFiles, Wanted, local_copy_remedy
+from buddygpt.recipe.data import (
+    CatalogSource,
+    DataSection,
+    DemoSource,
+    FilesSource,
+    HubSource,
+    source_name,
+)
+from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.hub import HubSection
 from buddygpt.recipe.runs import write_atomically
+
+RecipeSource = FilesSource | HubSource | DemoSource
+"""A section of a recipe, those of the catalog as the hub's."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,7 @@ class Source:
         hint: shape of the rows that the catalog tells.
         skipped: files of unknown kinds that were passed over.
         origin: where a hub's or demo's content comes from.
+        answer: what a hub answered; None for other kinds.
     """
 
     name: str
@@ -80,13 +92,17 @@ class Source:
     units: tuple[InputFile, ...] = ()
     skipped: int = 0
     origin: dict[str, Any] = field(default_factory=dict)
+    answer: HubFiles | None = None
 
 
-def find_sources(data: DataSection, cache: Path, emit: Emit, *, remember: bool = True) -> list[Source]:
+def find_sources(
+    data: DataSection, hubs: HubSection, cache: Path, emit: Emit, *, remember: bool = True
+) -> list[Source]:
     """All sources of a recipe, each file with its content's hash; nothing is downloaded.
 
     Args:
         data: the recipe's section.
+        hubs: the recipe's section of them.
         cache: holds `files.json`, the hashes known by path and time stamp, and `hub.json`, what the hub answered last.
         emit: who is told.
         remember: write what is new into them.
@@ -95,14 +111,16 @@ def find_sources(data: DataSection, cache: Path, emit: Emit, *, remember: bool =
         BuddyError: a path that matches nothing, a file of an unknown kind, a hub that cannot be reached.
     """
     _check_names(data)
-    hub = _ask_hub(data, cache, emit, remember)
-    local = {i: _find_files(s) for i, s in enumerate(data.sources) if isinstance(s, FilesSource)}
+    known = {i: find(s.dataset) for i, s in enumerate(data.sources) if isinstance(s, CatalogSource)}
+    sections = [as_hub(known[i], s) if isinstance(s, CatalogSource) else s for i, s in enumerate(data.sources)]
+    hub = _ask_hub(sections, hubs, cache, emit, remember)
+    local = {i: match_files(s) for i, s in enumerate(sections) if isinstance(s, FilesSource)}
     index = FileIndex(cache / "files.json")
     index.learn([path for files, _ in local.values() for path, _ in files], emit, remember=remember)
     sources = []
-    for i, source in enumerate(data.sources):
+    for i, source in enumerate(sections):
         share = data.validation if source.validation is None else source.validation
-        common = Source(source_name(source), source.kind, (), share)
+        common = Source(source_name(source), data.sources[i].kind, (), share)
         if isinstance(source, DemoSource):
             sources.append(replace(common, files=(_demo_file(source),)))
             continue
@@ -112,87 +130,14 @@ def find_sources(data: DataSection, cache: Path, emit: Emit, *, remember: bool =
             if unknown := next((f.name for f in answer.files if format_of(f.name) is None), None):
                 raise BuddyError(f"{answer.id}: {unknown}: unknown kind of file; known are {KNOWN}; see `exclude`")
             files = tuple(InputFile(f.name, f.size, f.content, named=False) for f in answer.files)
-            origin = {"id": answer.id, "revision": answer.revision, "commit": answer.commit}
-            sources.append(replace(common, files=files, origin=origin))
+            hint = known[i].shape if i in known else None
+            common = replace(common, stream=source.stream, hint=hint, origin=answer.origin(), answer=answer)
+            sources.append(replace(common, files=files))
         else:
             found, skipped = local[i]
             files = tuple(_local_file(path, named, index) for path, named in found)
             sources.append(replace(common, files=files, skipped=skipped))
     return sources
-
-
-def find_files(source: FilesSource) -> list[Path]:
-    """The files of a source, in the order in which they are read.
-
-    Raises:
-        BuddyError: a path that matches nothing, or a file of an unknown kind.
-    """
-    return [path for path, _ in _find_files(source)[0]]
-
-
-def fetch_sources(sources: Sequence[Source], emit: Emit) -> list[Source]:
-    """The sources with every file of a hub on this machine.
-
-    Raises:
-        BuddyError: a download fails, or the disk is full.
-    """
-    fetched = []
-    for source in sources:
-        if source.kind == "hub":
-            names = [f.name for f in source.files]
-            paths = fetch(source.origin["id"], source.origin["commit"], names, sum(f.size for f in source.files), emit)
-            files = tuple(replace(f, path=path) for f, path in zip(source.files, paths, strict=True))
-            source = replace(source, files=files)
-        fetched.append(source)
-    return fetched
-
-
-def open_sources(sources: Sequence[Source]) -> list[Source]:
-    """The sources with their units: large files in parts, archives as the files in them.
-
-    Raises:
-        BuddyError: an archive that is damaged or made to do harm.
-    """
-    opened = []
-    for source in sources:
-        units: list[InputFile] = []
-        skipped = source.skipped
-        for file in source.files:
-            found, passed_over = _units(file)
-            units += found
-            skipped += passed_over
-        opened.append(replace(source, units=tuple(units), skipped=skipped))
-    return opened
-
-
-@contextmanager
-def fetched(source: Source, file: InputFile, folder: Path) -> Iterator[InputFile]:
-    """A unit of a source on this machine; of a source that is streamed only while it is read.
-
-    Args:
-        source: whose unit it is.
-        file: the unit.
-        folder: where a streamed file lies meanwhile.
-    """
-    yield file
-
-
-def _units(file: InputFile) -> tuple[list[InputFile], int]:
-    """What is read of a file, each in one go, and how many files of an archive are passed over."""
-    if file.path is None:
-        return [file], 0
-    if not is_archive(file.name):
-        parts = file.parts or (() if file.stamp else find_parts(file.path, file.name))
-        size = file.size // max(1, len(parts))
-        return [replace(file, size=size, part=part) for part in parts] or [file], 0
-    contents = list_members(file.path, file.name)
-    if any(member.offset is None for member in contents.members):  # a compressed .tar is read from its start
-        return [file], contents.others + contents.links
-    members = [
-        replace(file, name=f"{file.name}/{member.name}", size=member.size, member=member, named=False)
-        for member in contents.members
-    ]
-    return members, contents.others + contents.links
 
 
 def check_unchanged(sources: Sequence[Source]) -> None:
@@ -221,47 +166,6 @@ def _check_names(data: DataSection) -> None:
             raise BuddyError(f"data.sources.{i}: '{source_name(source)}' cannot name a folder; give another `name`")
 
 
-def _find_files(source: FilesSource) -> tuple[list[tuple[Path, bool]], int]:
-    """Files, whether the recipe names each by itself, and how many others were passed over."""
-    found: dict[Path, tuple[Path, bool]] = {}
-    skipped = 0
-    for text in source.paths:
-        path = Path(text).expanduser()
-        known = []
-        if path.is_file():
-            if format_of(path.name) is None:
-                raise BuddyError(f"{path}: unknown kind of file; known are {KNOWN}")
-            known = [(path, True)]
-        else:
-            matches = [path] if path.is_dir() else sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207 - takes absolute globs
-            if not matches:
-                raise BuddyError(f"{path}: no such file or folder{_near(path)}")
-            files = [file for match in matches for file in (_walk(match) if match.is_dir() else [match])]
-            known = [(file, False) for file in files if format_of(file.name)]
-            skipped += len(files) - len(known)
-            if not known:
-                raise BuddyError(f"{path}: no file in it of a known kind; known are {KNOWN}")
-        for file, named in known:
-            found.setdefault(file.resolve(), (file, named))
-    return list(found.values()), skipped
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """Files below a folder in a fixed order, hidden ones left out."""
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        yield from (Path(parent, f) for f in sorted(files) if not f.startswith("."))
-
-
-def _near(path: Path) -> str:
-    """The nearest name beside the first part of the path that does not exist."""
-    for part in (*reversed(path.parents), path):
-        if not part.exists() and not glob.has_magic(part.name):
-            names = [p.name for p in part.parent.iterdir()] if part.parent.is_dir() else []
-            return did_you_mean(part.name, names)
-    return ""
-
-
 def _local_file(path: Path, named: bool, index: FileIndex) -> InputFile:
     stamp, digest = index.describe(path)
     content = f"xxh3:{digest}"
@@ -283,9 +187,11 @@ def _generator_hash() -> str:
     return digest.hexdigest()
 
 
-def _ask_hub(data: DataSection, cache: Path, emit: Emit, remember: bool) -> dict[int, HubFiles]:
-    """What the hub holds for each of its sources; what it answered last time where it cannot be reached now."""
-    wanted = {i: s for i, s in enumerate(data.sources) if isinstance(s, HubSource)}
+def _ask_hub(
+    sections: Sequence[RecipeSource], hubs: HubSection, cache: Path, emit: Emit, remember: bool
+) -> dict[int, HubFiles]:
+    """What the hubs hold for each of their sources; what they answered last time where none can be reached now."""
+    wanted = {i: _wanted(i, s) for i, s in enumerate(sections) if isinstance(s, HubSource)}
     if not wanted:
         return {}
     memory = cache / "hub.json"
@@ -293,9 +199,9 @@ def _ask_hub(data: DataSection, cache: Path, emit: Emit, remember: bool) -> dict
         known = json.loads(memory.read_text("utf-8"))
     except (OSError, ValueError):
         known = {}
-    keys = {i: json.dumps([s.id, s.revision, s.files, s.exclude]) for i, s in wanted.items()}
-    old = {i: HubFiles.from_dict(known[key]) for i, key in keys.items() if key in known}
-    answers, cautions = resolve(wanted, old)
+    keys = {i: json.dumps(question.asked()) for i, question in wanted.items()}
+    old = {i: HubFiles.from_dict(known[key], wanted[i]) for i, key in keys.items() if key in known}
+    answers, cautions = resolve(wanted, hubs, old)
     for caution in cautions:
         emit(Caution(caution))
     new = {keys[i]: answer.as_dict() for i, answer in answers.items()}
@@ -303,3 +209,16 @@ def _ask_hub(data: DataSection, cache: Path, emit: Emit, remember: bool) -> dict
         cache.mkdir(parents=True, exist_ok=True)
         write_atomically(memory, json.dumps(known | new))
     return answers
+
+
+def _wanted(place: int, source: HubSource) -> Wanted:
+    return Wanted(
+        f"data.sources.{place}: {source_name(source)}",
+        source.id,
+        source.modelscope,
+        tuple(source.files),
+        tuple(source.exclude),
+        source.revision,
+        source.size,
+        local_copy_remedy(place, source, source.files),
+    )

@@ -31,8 +31,10 @@ from buddygpt.data.contamination import Contamination
 from buddygpt.data.documents import Document, place_of, read_documents
 from buddygpt.data.intake import Intake
 from buddygpt.data.minhash import MinHash
-from buddygpt.data.sources import InputFile, Source, fetched
+from buddygpt.data.sources import InputFile, Source
+from buddygpt.data.units import fetched
 from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.hub import HubSection
 
 INDEX = np.dtype([("high", "<u8"), ("low", "<u8"), ("bytes", "<u8"), ("row", "<u8"), ("file", "<u8")])
 """A document: the two words of its hash, bytes of UTF-8, row in its file, file in its batch."""
@@ -78,6 +80,7 @@ class ReadStep(PipelineStep):
     Args:
         batches: all of them.
         folder: of the staged files.
+        hubs: the recipe's section, for files that are streamed.
         cleaner: filters of quality; None for none.
         minhash: how near duplicates are found; None where they are not looked for.
         guarded: file of the evaluation sets' pieces; None where there are none.
@@ -90,12 +93,13 @@ class ReadStep(PipelineStep):
         self,
         batches: Sequence[Batch],
         folder: Path,
+        hubs: HubSection,
         cleaner: Cleaner | None,
         minhash: MinHash | None,
         guarded: Path | None,
     ):
         super().__init__()
-        self.batches, self.folder = batches, folder
+        self.batches, self.folder, self.hubs = batches, folder, hubs
         self.cleaner, self.minhash, self.guarded = cleaner, minhash, guarded
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
@@ -105,7 +109,7 @@ class ReadStep(PipelineStep):
         guard = None if self.guarded is None else Contamination.load(self.guarded)
         with whole_file(self.folder / f"{rank:05d}.arrow") as file, _TextStream(file) as texts:
             for number, source_file in enumerate(batch.files):
-                with fetched(batch.source, source_file, self.folder) as here:
+                with fetched(batch.source, source_file, self.folder, self.hubs) as here:
                     documents = read_documents(here, batch.source, self.cleaner, intake)
                     for block in _blocks(documents):
                         writer.write(_unseen(block, here, guard, intake), number, texts)

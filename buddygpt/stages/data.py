@@ -9,7 +9,13 @@ from typing import Any
 from buddygpt.data.prepare import find_prepared, prepare
 from buddygpt.data.prepare import verify as changes_since
 from buddygpt.data.prepared import Prepared, read_prepared
+from buddygpt.data.sources import find_sources
+from buddygpt.data.tokenizer import is_hub_id
+from buddygpt.data.units import fetch_sources
 from buddygpt.events import Emit, Note, Table, Text
+from buddygpt.hub.bundling import make_bundle
+from buddygpt.hub.tokenizers import tokenizer_folder
+from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.data import source_name
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.runs import Run
@@ -31,6 +37,28 @@ def run(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> Prepared:
     run.link_data(prepared.path)
     report(recipe, prepared, emit)
     return prepared
+
+
+def fetch(recipe: Recipe, *, cache: Path, to: Path | None, emit: Emit) -> None:
+    """Download what the recipe takes from hubs: into the caches, or into a bundle for a machine without network.
+
+    Raises:
+        BuddyError: something cannot be had, or the disk is full; what has come stays.
+    """
+    recipe.require("data fetch", "data")
+    assert recipe.data is not None
+    hubs = recipe.hub.model_copy(update={"bundle": ""}) if to else recipe.hub
+    sources = find_sources(recipe.data, hubs, cache, emit)
+    base = recipe.tokenizer.base
+    if to:
+        answers = [source.answer for source in sources if source.answer]
+        make_bundle(answers, to, hubs, emit, tokenizers=[base] if base and is_hub_id(base) else [])
+        return
+    fetched = fetch_sources(sources, hubs, emit)
+    if base and is_hub_id(base):
+        tokenizer_folder(base, hubs)
+    files = [file.path for source in fetched if source.answer for file in source.files if file.path]
+    emit(Note(f"fetched: {len(files):,} files, {spell_bytes(sum(path.stat().st_size for path in files))}"))
 
 
 def report(recipe: Recipe, prepared: Prepared, emit: Emit) -> None:

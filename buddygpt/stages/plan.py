@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from buddygpt.data.catalog import as_hub, find
+from buddygpt.data.paths import find_files
 from buddygpt.data.prepare import find_prepared
-from buddygpt.data.sources import find_files
 from buddygpt.events import Caution, Emit, Note, Table
 from buddygpt.recipe.base import spell_bytes
-from buddygpt.recipe.data import DemoSource, FilesSource, HubSource, source_name
+from buddygpt.recipe.data import CatalogSource, DemoSource, FilesSource, HubRows, source_name
 from buddygpt.recipe.geometry import count_parameters
 from buddygpt.recipe.lint import remarks
 from buddygpt.recipe.runs import Run
@@ -35,7 +36,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> None:
     emit(Table("training", ("", ""), tuple(training_rows(recipe, device, accumulation))))
     emit(Table("memory", ("", ""), tuple(memory_rows(recipe, device))))
     emit(Table("data", ("source", "weight", "what"), tuple(_source_rows(recipe))))
-    local = not any(isinstance(source, HubSource) for source in recipe.data.sources)
+    local = not any(isinstance(source, HubRows) for source in recipe.data.sources)
     prepared = find_prepared(recipe, cache) if local else None  # a hub would have to be asked
     emit(Note(f"data: {f'prepared, {prepared.path}' if prepared else f'below {cache}'}"))
     saves = -(-section.steps // section.save_every)
@@ -62,6 +63,8 @@ def _source_rows(recipe: Recipe) -> list[tuple[str, str, str]]:
             files = find_files(source)
             what = f"{len(files):,} file(s), {spell_bytes(sum(f.stat().st_size for f in files))}"
         else:
+            if isinstance(source, CatalogSource):
+                source = as_hub(find(source.dataset), source)
             size = f", {spell_bytes(source.size)}" if source.size else ""
             what = f"{source.id}, {', '.join(source.files)}{size} (hub not asked)"
         rows.append((source_name(source), f"{source.weight:g}", what))

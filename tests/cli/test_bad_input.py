@@ -75,7 +75,7 @@ def test_fields(refused, override, told):
 
 def test_a_hub_without_network_tells_source_size_and_remedy(refused, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("BUDDY_HUBS", "mirror")
     first, second = (
         "{kind: hub, id: a/text, files: ['*'], size: 75B}",
         "{kind: hub, name: b, id: b/text, files: ['*']}",

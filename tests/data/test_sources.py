@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from buddygpt.data.fingerprints import FileIndex, hash_file
-from buddygpt.data.sources import check_unchanged, find_files, find_sources
+from buddygpt.data.paths import find_files
+from buddygpt.data.sources import check_unchanged, find_sources
 from buddygpt.events import silent
 from buddygpt.recipe.data import DataSection, FilesSource
 from buddygpt.recipe.errors import BuddyError

@@ -11,12 +11,13 @@ characters: `DocumentEncoder` never gives their ids.
 from buddygpt.data.tokenizer.bpe import END_OF_TEXT, train_tokenizer
 from buddygpt.data.tokenizer.content import largest_id, tokenizer_hash
 from buddygpt.data.tokenizer.documents import DocumentEncoder, encode_documents
-from buddygpt.data.tokenizer.loader import load_tokenizer
+from buddygpt.data.tokenizer.loader import is_hub_id, load_tokenizer
 
 __all__ = [
     "END_OF_TEXT",
     "DocumentEncoder",
     "encode_documents",
+    "is_hub_id",
     "largest_id",
     "load_tokenizer",
     "tokenizer_hash",

@@ -6,23 +6,21 @@ import csv
 import io
 import re
 import string
-import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import orjson
-
-from buddygpt.data.readers import read_rows
+from buddygpt.data.archives import list_members, open_member
+from buddygpt.data.files.streams import told
+from buddygpt.data.readers import format_of, is_archive, read_rows
 from buddygpt.recipe.errors import BuddyError
 
-_KNOWN = (".csv", ".jsonl", ".json")
 _TITLES = {"question", "problem", "prompt", "text", "input", "instruction"}
 """Names of columns by one of which a first line of CSV is known to hold names."""
 
 
 def read_items(paths: Iterable[Path]) -> Iterator[tuple[str, list[str]]]:
-    """One item for each row of .csv, .jsonl, .json and .parquet files, and of the first three in a .zip.
+    """One item for each row of the files, and of those in archives.
 
     Yields:
         The set's name, which is its file's, and the forms of the item's text.
@@ -67,36 +65,13 @@ def _is_mark(text: str) -> bool:
 
 
 def _read_file(path: Path) -> Iterator[Any]:
-    if path.suffix.lower() == ".zip":
-        yield from _read_zip(path)
-    elif path.suffix.lower() == ".csv":
-        with path.open("rb") as file:
-            yield from _read_csv(file, path.name)
-    else:
-        yield from (row for _, row in read_rows(path, path.name))
-
-
-def _read_zip(path: Path) -> Iterator[Any]:
-    """Rows of all members that hold rows; read in place."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = sorted(m for m in archive.namelist() if m.lower().endswith(_KNOWN))
-            if not members:
-                raise BuddyError(f"{path.name}: no {', '.join(_KNOWN)} in it; give the files of an evaluation set")
-            for member in members:
-                name = f"{path.name}/{member}"
-                with archive.open(member) as file:
-                    yield from _read_csv(file, name) if name.lower().endswith(".csv") else _read_json(file, name)
-    except zipfile.BadZipFile as error:
-        raise BuddyError(f"{path.name}: not a whole archive ({error}); fetch it again") from None
-
-
-def _read_json(file: Any, name: str) -> Iterator[Any]:
-    data = file.read().removeprefix(b"\xef\xbb\xbf").strip()
-    try:
-        yield from orjson.loads(data) if data.startswith(b"[") else map(orjson.loads, data.splitlines())
-    except orjson.JSONDecodeError as error:
-        raise BuddyError(f"{name}: not JSON: {error}; mend or remove the file") from None
+    for member in list_members(path, path.name).members if is_archive(path.name) else [None]:
+        name = f"{path.name}/{member.name}" if member else path.name
+        if format_of(name) == ".csv":
+            with told(name), open_member(path, name, member) if member else path.open("rb") as file:
+                yield from _read_csv(file, name)
+        else:
+            yield from (row for _, row in read_rows(path, name, member=member))
 
 
 def _read_csv(file: BinaryIO | Any, name: str) -> Iterator[dict[str, str]]:

@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
+from buddygpt.data.fingerprints import FileIndex
+from buddygpt.data.paths import find_files
 from buddygpt.data.prepared import FORMAT
 from buddygpt.data.sources import Source, find_sources
+from buddygpt.data.template import template_hash
 from buddygpt.data.tokenizer import largest_id, load_tokenizer, tokenizer_hash
 from buddygpt.data.vocabulary import SAMPLE_BYTES, check_tokenizer
 from buddygpt.events import Emit
 from buddygpt.recipe.base import spell_bytes
+from buddygpt.recipe.data import FilesSource, Rows
 from buddygpt.recipe.errors import BrokenOff, BuddyError
 from buddygpt.recipe.runs import free_bytes
 from buddygpt.recipe.schema import Recipe
@@ -38,6 +42,7 @@ class Job:
         base: the tokenizer, where the recipe names one.
         covers: what the key is the hash of.
         cache: the folder of all prepared data.
+        guarded: files of the evaluation sets that must not be trained on.
     """
 
     recipe: Recipe
@@ -45,6 +50,7 @@ class Job:
     base: PreTrainedTokenizerBase | None
     covers: dict[str, Any]
     cache: Path
+    guarded: list[Path]
 
     @cached_property
     def key(self) -> str:
@@ -89,7 +95,28 @@ def plan_job(recipe: Recipe, cache: Path, emit: Emit, *, remember: bool = True) 
             "trainer": importlib.metadata.version("tokenizers"),
         }
     covers = {"format": FORMAT, "tokenizer": tokenizer, "sources": [_deciding(source) for source in sources]}
-    return Job(recipe, sources, base, covers, cache)
+    data, guarded = recipe.data, []
+    for name, section in (("clean", data.clean), ("near_duplicates", data.near_duplicates)):
+        if section is not None:
+            covers[name] = section.model_dump(mode="json")
+    if data.decontaminate is not None:
+        files = _guarded_files(data.decontaminate.paths, cache, emit, remember)
+        covers["decontaminate"] = {"ngram": data.decontaminate.ngram, "files": list(files.values())}
+        guarded = list(files)
+    if any(source.render == "chat" for source in data.sources if isinstance(source, Rows)):
+        covers["template"] = template_hash()
+    return Job(recipe, sources, base, covers, cache, guarded)
+
+
+def _guarded_files(paths: list[str], cache: Path, emit: Emit, remember: bool) -> dict[Path, str]:
+    """Files of evaluation sets, each with its content's hash."""
+    try:
+        files = [path.absolute() for path in find_files(FilesSource(kind="files", paths=paths))]
+    except BuddyError as error:
+        raise BuddyError(f"data.decontaminate: {line}" for line in error.lines) from None
+    index = FileIndex(cache / "files.json")
+    index.learn(files, emit, remember=remember)
+    return {path: index.describe(path)[1] for path in files}
 
 
 def _deciding(source: Source) -> dict[str, Any]:

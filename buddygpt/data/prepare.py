@@ -19,10 +19,11 @@ from datatrove.pipeline.base import PipelineStep
 
 from buddygpt.data.accounts import account, sample_pairs
 from buddygpt.data.clean import Cleaner
-from buddygpt.data.contamination import Contamination, read_items
+from buddygpt.data.contamination import Contamination
 from buddygpt.data.duplicates import MatchStep, count_parts, settle_duplicates
 from buddygpt.data.executor import execute
 from buddygpt.data.fates import write_fates
+from buddygpt.data.items import read_items
 from buddygpt.data.job import Job, check_space, plan_job
 from buddygpt.data.minhash import MinHash
 from buddygpt.data.prepared import FORMAT, Prepared, read_prepared

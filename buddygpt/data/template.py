@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import xxhash
+
 from buddygpt.data.formats import Message
 
 
@@ -66,3 +68,16 @@ def chat_segments(messages: Sequence[Message]) -> list[Segment]:
         else:
             segments += [START, f"{message.role}\n{message.content}", END, "\n"]
     return segments
+
+
+def template_hash() -> str:
+    """Hex digest of how the template renders: what is prepared with another template is something else."""
+    talk = [
+        Message("system", "s"),
+        Message("user", "u"),
+        Message("assistant", "a", "r"),
+        Message("tool", "1"),
+        Message("tool", "2"),
+        Message("assistant", "b"),
+    ]
+    return xxhash.xxh3_64_hexdigest(repr(chat_segments(talk)))

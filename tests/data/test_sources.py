@@ -14,6 +14,7 @@ from buddygpt.data.sources import check_unchanged, find_sources
 from buddygpt.events import silent
 from buddygpt.recipe.data import DataSection, FilesSource
 from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.hub import HubSection
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_folders_globs_and_files_in_a_fixed_order(tree):
 
 
 def test_unknown_files_in_a_folder_are_counted(tree, tmp_path):
-    (source,) = find_sources(section("texts"), tmp_path / "cache", silent)
+    (source,) = find_sources(section("texts"), HubSection(), tmp_path / "cache", silent)
     assert source.skipped == 1 and len(source.files) == 5 and source.name == "texts"
     assert [f.named for f in source.files] == [False] * 5
 
@@ -78,14 +79,14 @@ def test_a_path_that_gives_nothing(tree, path, told):
 
 def test_a_source_cannot_be_named_like_a_folder_above(tree, tmp_path):
     with pytest.raises(BuddyError, match=r"'\.\.' cannot name a folder"):
-        find_sources(section("texts", name=".."), tmp_path / "cache", silent)
+        find_sources(section("texts", name=".."), HubSection(), tmp_path / "cache", silent)
 
 
 def test_files_are_known_by_content(tree, tmp_path):
-    before = find_sources(section("texts/top.txt"), tmp_path / "cache", silent)
+    before = find_sources(section("texts/top.txt"), HubSection(), tmp_path / "cache", silent)
     assert before[0].files[0].content == f"xxh3:{hash_file(Path('texts/top.txt'))}"
     (tree / "top.txt").write_text("TOP.txt", "utf-8")  # as long as before, within the clock's grain
-    after = find_sources(section("texts/top.txt"), tmp_path / "cache", silent)
+    after = find_sources(section("texts/top.txt"), HubSection(), tmp_path / "cache", silent)
     assert after[0].files[0].content != before[0].files[0].content
     with pytest.raises(BuddyError, match=r"texts/top\.txt: changed while it was read"):
         check_unchanged(before)
@@ -107,10 +108,10 @@ def test_the_index_trusts_only_settled_time_stamps(tree, tmp_path):
 
 def test_looking_writes_nothing(tree, tmp_path):
     os.utime(tree / "top.txt", (1e9, 1e9))
-    find_sources(section("texts/top.txt"), tmp_path / "cache", silent, remember=False)
+    find_sources(section("texts/top.txt"), HubSection(), tmp_path / "cache", silent, remember=False)
     assert not (tmp_path / "cache").exists()
 
 
 def test_a_damaged_index_is_no_obstacle(tree, tmp_path):
     (tmp_path / "files.json").write_text('{"broken', "utf-8")
-    assert len(find_sources(section("texts"), tmp_path, silent)[0].files) == 5
+    assert len(find_sources(section("texts"), HubSection(), tmp_path, silent)[0].files) == 5

@@ -54,9 +54,7 @@ def read_bundle(bundle: Path, wanted: Mapping[int, Wanted]) -> dict[int, HubFile
         entry = index.get(json.dumps(question.asked(), sort_keys=True))
         if entry is None:
             near = [e["asked"] for e in index.values() if e["asked"]["huggingface"] == question.huggingface]
-            told = (
-                f"holds {', '.join(near[0]['files'])} of it, at {near[0]['revision']}, only" if near else "has it not"
-            )
+            told = f"holds only {', '.join(near[0]['files'])} at {near[0]['revision']}" if near else "has it not"
             faults.append(
                 question.fault(f"the bundle {bundle} {told}; make it again with this recipe, where there is a network")
             )

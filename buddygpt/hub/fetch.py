@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from buddygpt.hub.bundle import bundled
 from buddygpt.hub.hubs import open_hubs
 from buddygpt.hub.protocol import Hub, NoAnswer, Spoilt
 from buddygpt.hub.settings import read_settings
+from buddygpt.hub.threads import map_at_once
 from buddygpt.hub.wanted import HubFile, HubFiles, Repository
 from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.errors import BrokenOff, BuddyError, is_disk_full
@@ -89,14 +89,10 @@ def fetch(answer: HubFiles, section: HubSection, emit: Emit) -> tuple[list[Path]
     taker = _Taker(answer, open_hubs(settings))
     got = {file.name: (path, file) for file in answer.files if (path := _find(answer, file, taker.hubs))}
     missing = [file for file in answer.files if file.name not in got]
-    pool = ThreadPoolExecutor(_AT_ONCE)
-    try:
-        with _quiet():
-            for done, (path, file) in enumerate(pool.map(taker.take, missing), 1):
-                got[file.name] = (path, file)
-                emit(Progress(f"download {answer.id}", done, len(missing), "files"))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with _quiet():
+        for done, (path, file) in enumerate(map_at_once(taker.take, missing, _AT_ONCE), 1):
+            got[file.name] = (path, file)
+            emit(Progress(f"download {answer.id}", done, len(missing), "files"))
     found = [got[file.name] for file in answer.files]
     return [path for path, _ in found], replace(answer, files=tuple(file for _, file in found))
 

@@ -22,7 +22,7 @@ from buddygpt.recipe.hub import HubName
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
-    from huggingface_hub.hf_api import RepoSibling
+    from huggingface_hub.hf_api import RepoFile, RepoSibling
 
 _OTHER_TIMES = (408, 429)
 _WAITS = (1.0, 2.0, 4.0)
@@ -63,12 +63,16 @@ class HuggingFace:
                     repository.id, repo_type=repository.kind, revision=repository.revision, timeout=TIMEOUT,
                     files_metadata=True,
                 )  # fmt: skip
-                files = [HubFile(s.rfilename, s.size or 0, _content(s, info.sha)) for s in info.siblings or ()]
+                commit = str(info.sha)
+                files = [HubFile(s.rfilename, s.size, _content(s, commit)) for s in info.siblings or ()]
+                if any(file.size is None for file in files):  # a mirror may tell names only
+                    tree = api.list_repo_tree(repository.id, repo_type=repository.kind, revision=commit, recursive=True)
+                    files = [HubFile(f.path, f.size, _content(f, commit)) for f in tree if hasattr(f, "blob_id")]
                 if info.gated and files:  # the list is free to see; whether the files are shows at one of them
-                    self._look(replace(repository, revision=info.sha), max(files, key=lambda file: file.size))
+                    self._look(replace(repository, revision=commit), max(files, key=lambda file: file.size))
             except (HTTPError, OSError, ValueError) as error:
                 raise self._told(error, repository) from None
-        return str(info.sha), files
+        return commit, files
 
     def find(self, repository: Repository, file: HubFile) -> Path | None:
         """As `Hub.find`."""
@@ -227,10 +231,10 @@ class HuggingFace:
         return NoAnswer(brief(error), passing=True)
 
 
-def _content(sibling: RepoSibling, commit: str) -> str:
-    if sibling.lfs:
-        return f"sha256:{sibling.lfs.sha256}"
-    return f"git:{sibling.blob_id}" if sibling.blob_id else f"listed:{commit}"
+def _content(told: RepoSibling | RepoFile, commit: str) -> str:
+    if told.lfs:
+        return f"sha256:{told.lfs.sha256}"
+    return f"git:{told.blob_id}" if told.blob_id else f"listed:{commit}"
 
 
 def _partial(target: Path) -> Path:

@@ -6,22 +6,21 @@ then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Mapping, Sequence
+from concurrent.futures import wait
 from functools import partial
-from threading import Thread
 
 from buddygpt.hub.bundle import read_bundle
 from buddygpt.hub.hubs import open_hubs
 from buddygpt.hub.protocol import Hub, NoAnswer, NoRevision
 from buddygpt.hub.settings import read_settings
+from buddygpt.hub.threads import start
 from buddygpt.hub.wanted import HubFile, HubFiles, Repository, Wanted
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.hub import HubName, HubSection
 
 PATIENCE = 8.0
 """Seconds after which a hub without an answer counts as unreachable, name look-up and retries included."""
-_Listing = tuple[str, list[HubFile]]
 
 
 def resolve(
@@ -52,7 +51,7 @@ def resolve(
     for hub in open_hubs(settings).values():
         asked = {place: _fitting(question, hub, refusals[place]) for place, question in wanted.items()}
         open_ = {p: r for p, r in asked.items() if r is not None and p not in answers and p not in faults}
-        futures = {place: _start(partial(hub.list, repository)) for place, repository in open_.items()}
+        futures = {place: start(partial(hub.list, repository)) for place, repository in open_.items()}
         wait(futures.values(), timeout=PATIENCE)
         for place, future in futures.items():
             try:
@@ -109,17 +108,3 @@ def _remarks(answer: HubFiles, refusals: Mapping[HubName, NoAnswer], earlier: Hu
     if earlier and {(f.name, f.size) for f in earlier.files} != {(f.name, f.size) for f in answer.files}:
         told.append(f"{answer.id}: {answer.hub} has other files than {earlier.hub} had last time")
     return told
-
-
-def _start(work: Callable[[], _Listing]) -> Future[_Listing]:
-    """Do it in a thread that does not keep the process alive, as an executor's would."""
-    future: Future[_Listing] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    return future

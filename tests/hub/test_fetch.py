@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -185,13 +184,15 @@ def test_a_hash_that_no_hub_told_is_recorded(hubs):
     assert served.files[0].content == f"sha256:{hashlib.sha256(FILES[A]).hexdigest()}"
 
 
-def test_a_small_file_in_git_is_checked_by_its_blob(hubs, monkeypatch):
+def test_a_small_file_in_git_is_checked_by_its_blob(hubs, monkeypatch, tmp_path):
     blob = hashlib.sha1(b"blob %d\0" % len(FILES[A]) + FILES[A]).hexdigest()
     monkeypatch.setattr("buddygpt.hub.huggingface._content", lambda sibling, commit: f"git:{blob}")
     fetch(answer_of(order("mirror"), A), order("mirror"), silent)
     hubs.mirror.spoil = 9
     with pytest.raises(BrokenOff, match=r"git \w+ instead of"):
-        fetch_one(answer := answer_of(order("mirror"), "data/b.jsonl"), answer.files[0], Path("x"), order("mirror"))
+        fetch_one(
+            answer := answer_of(order("mirror"), "data/b.jsonl"), answer.files[0], tmp_path / "x", order("mirror")
+        )
 
 
 def test_no_hub_left(hubs):

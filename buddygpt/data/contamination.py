@@ -10,6 +10,7 @@ and plain counting.
 from __future__ import annotations
 
 import string
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -95,7 +96,7 @@ class Contamination:
                 counts = zip(file["names"].tolist(), file["items"].tolist(), file["guarded"].tolist(), strict=True)
                 guards = tuple(Guard(*count) for count in counts)
                 return cls(int(file["ngram"]), guards, file["hashes"], file["sets"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise BuddyError(f"{path}: not a file of evaluation n-grams ({error}); remove it") from None
 
     def save(self, path: Path) -> None:
@@ -135,8 +136,8 @@ class Contamination:
     def _look_up(self, hashes: Hashes) -> tuple[NDArray[np.intp], NDArray[np.uint16]]:
         """Places of the hashes that are known, ascending, and their sets."""
         bits, shift = self._filter
-        spots = hashes >> shift
-        maybe = np.flatnonzero(bits[spots >> np.uint64(3)] >> (spots & np.uint64(7)).astype(np.uint8) & np.uint8(1))
+        byte, bit = _spots(hashes, shift)
+        maybe = np.flatnonzero(bits[byte] & bit)
         known = np.searchsorted(self.hashes, hashes[maybe])
         known[known == len(self.hashes)] = 0
         right = self.hashes[known] == hashes[maybe] if len(self.hashes) else np.zeros(0, bool)
@@ -148,9 +149,15 @@ class Contamination:
         n-grams of clean text are dismissed by one look into it instead of a search. And how far to shift a hash."""
         width = max(len(self.hashes) * 32, 8).bit_length()
         shift = np.uint64(64 - width)
-        bits = np.zeros(1 << width, bool)
-        bits[self.hashes >> shift] = True
-        return np.packbits(bits, bitorder="little"), shift
+        bits = np.zeros(1 << width - 3, np.uint8)
+        np.bitwise_or.at(bits, *_spots(self.hashes, shift))
+        return bits, shift
+
+
+def _spots(hashes: Hashes, shift: np.uint64) -> tuple[Hashes, NDArray[np.uint8]]:
+    """Where each hash has its bit in the filter: byte, and bit in it."""
+    spots = hashes >> shift
+    return spots >> np.uint64(3), np.uint8(1) << (spots & np.uint64(7)).astype(np.uint8)
 
 
 def characters_of(ngram: int) -> int:
@@ -177,9 +184,8 @@ def _select(
     hashes, owners, first = hashes[once], owners[once], first[once]
     starts = np.flatnonzero(first)
     counts = np.diff(starts, append=len(hashes))
-    kept = (counts <= MOST_ITEMS) & ~np.isin(
-        hashes[starts], ngram_hashes(_COMMONPLACES, ngram, characters_of(ngram))[0]
-    )
+    commonplaces, _ = ngram_hashes(_COMMONPLACES, ngram, characters_of(ngram))
+    kept = (counts <= MOST_ITEMS) & ~np.isin(hashes[starts], commonplaces)
     guarded = np.zeros(len(sets), bool)
     guarded[owners[np.repeat(kept, counts)]] = True
     items = np.bincount(sets, minlength=len(names)).tolist()

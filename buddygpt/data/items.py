@@ -30,7 +30,10 @@ def read_items(paths: Iterable[Path]) -> Iterator[tuple[str, list[str]]]:
     """
     for path in paths:
         name = path.name.split(".", 1)[0]
-        yield from ((name, spell_item(row)) for row in _read_file(path))
+        try:
+            yield from ((name, spell_item(row)) for row in _read_file(path))
+        except OSError as error:
+            raise BuddyError(f"{path.name}: cannot be read: {error.strerror or error}") from None
 
 
 def spell_item(row: Any) -> list[str]:

@@ -13,13 +13,13 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 
 
 class CleanSection(Section):
-    """Filters of quality; each counts what it removes, and `buddy data report` shows samples. Lengths are in words, of
-    which each Chinese character is one; shares are of all characters but white space unless said otherwise. `null` or
-    `false` switches a filter off.
+    """Filters of quality; each counts what it removes, and `buddy data report` shows samples. `null` or `false`
+    switches one off. A word is one Chinese character, or a run of letters and digits of another script; shares are of
+    what is printed, white space left out, unless said otherwise.
 
     The kinds of filters are those of Gopher (arXiv 2112.11446, appendix A1.1), C4 (arXiv 1910.10683, section 2.2),
     FineWeb (arXiv 2406.17557, section 3) and for Chinese of FineWeb-2 (arXiv 2506.20920) and ChineseWebText (arXiv
-    2311.01149, section 3.2). The thresholds lie above what 99 % of clean Chinese and English documentation has.
+    2311.01149). The thresholds lie above what 98 % of clean Chinese and English documentation has.
     """
 
     min_length: Annotated[Count, Field(ge=1)] | None = 20
@@ -30,9 +30,9 @@ class CleanSection(Section):
     language_share: Share = 0.7
     """Share of a text's letters that must be in the scripts of `languages`."""
     function_words: bool = True
-    """Leave out lists of keywords, and Latin languages that are not English: of 100 words or more, with function words
-    below 3 % of the Chinese characters and hardly a full stop, or with fewer than two of the eight English ones that
-    Gopher asks for. Each only where `languages` names the language."""
+    """Leave out lists of keywords, and Latin languages that are not English: of 50 words or more, with function words
+    below 3 % of the Chinese characters and hardly a full stop, or with fewer than two of 13 English ones (Gopher: of
+    eight). Each only where `languages` names the language."""
     mojibake: bool = True
     """Leave out texts read in a wrong encoding: over 1 % of replacement, private, unassigned and tell-tale characters,
     or over 20 % of accented Latin letters."""
@@ -49,7 +49,7 @@ class CleanSection(Section):
     """Largest share of its words that a text's commonest 3-gram may make up, if it is there five times (Gopher: 0.18,
     FineWeb-2 for Chinese: 0.201)."""
     symbols: Share | None = 0.3
-    """Largest share of symbols, such as # * | = ★."""
+    """Largest share of symbols, such as # * = ★."""
     punctuation: Share | None = 0.4
     """Largest share of punctuation."""
     no_punctuation: bool = True

@@ -24,7 +24,8 @@ BOILERPLATE, WIDTH = "boilerplate lines", "full-width letters"
 
 _NGRAM, _COMMON = 10, 3
 _LEAST_COMMON = 5  # times
-_STOP_WORDS = tuple(f" {word} " for word in ("the", "of", "and", "to", "that", "with", "be", "have"))
+_STOP_WORDS = tuple(f" {word} " for word in "the of and to that with be have is for are this from".split())
+"""Gopher's eight and five more: short English texts do without the eight, and other languages have not these either."""
 _SCRIPTS = {
     "zh": (c.HAN, c.FUNCTION),
     "en": (c.LATIN, c.ACCENTED),
@@ -132,7 +133,7 @@ def _language(page: _Page, section: CleanSection) -> str:
 
 def _function_words(page: _Page, section: CleanSection) -> str:
     languages, words = section.languages or (), len(page.words)
-    if not section.function_words or words < 100:
+    if not section.function_words or words < 50:
         return ""
     if "zh" in languages and page.han * 2 > words and not page.japanese:
         share = page.counts[c.FUNCTION] / page.han

@@ -106,10 +106,12 @@ def test_a_compressed_file_cut_short(tmp_path, suffix):
     [
         ("a.jsonl", b'{"text": "x"}\n\n{"text": \n', "a.jsonl:3: not JSON: "),
         ("a.jsonl", b'{"text": "x"}\n{"text": "\xc4\xe3"}\n', "a.jsonl:2: not UTF-8"),
-        ("a.jsonl", "x".encode("utf-16"), "a.jsonl:1: not UTF-8"),
         ("a.json", b'[{"text": "x"},\n{"text" "y"}]', "a.json:2: not JSON: "),
         ("a.json", b'[\n\n{"text": "\xff"}]', "a.json:3: not UTF-8"),
-        ("a.txt", b"abc\xffd", "a.txt: byte 3: not UTF-8"),
+        ("a.json", b'[{"text": "x"}] []', "a.json:1: not JSON: Extra data at column 17"),
+        ("a.json", b'[{"text": "x"},\n {"text": "y"}\n', "a.json:3: not JSON: Expecting ',' delimiter at column 1"),
+        ("a.json", b"[" * 99_999, "a.json: row 1: JSON that cannot be read"),
+        ("a.txt", b"abc\xffd", "a.txt:1: byte 3: not UTF-8"),
         ("a.jsonl", b"[" * 99_999, "a.jsonl:1: "),
         ("a.jsonl", b"", "a.jsonl: empty"),
         ("a.jsonl", b"\n \n", "a.jsonl: empty"),
@@ -196,11 +198,8 @@ def test_end_markers_are_stripped_at_the_end_only():
 
 
 def test_names_of_files():
-    assert [format_of(n) for n in ("a.JSONL.GZ", "a.md.zst", "a.parquet.gz", "a.csv", "gz")] == [
-        ".jsonl",
-        ".md",
-        None,
-        None,
-        None,
-    ]
+    names = {"a.JSONL.GZ": ".jsonl", "a.md.zst": ".md", "a.TSV": ".tsv", "x.tgz": ".tar", "x.tar.zst": ".tar", "z.zip": ".zip"}
+    unknown = ("a.parquet.gz", "a.zip.gz", "gz", ".gz", "a.doc", "a.jsonl.gz.zst")
+    assert {n: format_of(n) for n in (*names, *unknown)} == names | dict.fromkeys(unknown)
     assert place("a.parquet", 3) == "a.parquet: row 3" and place("a.txt.gz", 1) == "a.txt.gz"
+    assert place("z.zip/b.csv", 4) == "z.zip/b.csv:4"

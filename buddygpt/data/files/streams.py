@@ -175,7 +175,7 @@ class Checked(io.RawIOBase):
 def unpacked(raw: BinaryIO, name: str) -> Iterator[BinaryIO]:
     """A stream of what a file holds, decompressed as its name says.
 
-    Memory stays bounded whatever the ratio: no more is unpacked than a `read` asks for, with a window of 128 MB at most.
+    Memory stays bounded whatever the ratio: no more is unpacked than a `read` asks for, by a window of 128 MB.
     """
     compression = split_name(name)[1]
     if compression == ".gz":

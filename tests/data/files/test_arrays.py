@@ -58,8 +58,10 @@ def test_any_array_in_any_window_is_what_json_reads(rows, style, window):
 def test_a_broken_array_is_refused_at_the_place_that_json_names(rows, style, data, window):
     text = dump(rows, style).decode()
     at = data.draw(st.integers(1, len(text)))
-    broken = text[:at] + data.draw(st.sampled_from(["", ",", "}", "]", '"', "x", "\n"])) + (
-        "" if data.draw(st.booleans()) else text[at + data.draw(st.integers(0, 2)) :]
+    broken = (
+        text[:at]
+        + data.draw(st.sampled_from(["", ",", "}", "]", '"', "x", "\n"]))
+        + ("" if data.draw(st.booleans()) else text[at + data.draw(st.integers(0, 2)) :])
     )
     try:
         expected = json.loads(broken)
@@ -97,7 +99,9 @@ def test_bytes_that_are_no_utf8_are_named_by_line():
     data = json.dumps([{"text": "春江潮水"}] * 30, ensure_ascii=False, indent=1).encode()
     lines = data.split(b"\n")
     lines[41] = lines[41].decode().encode("gb18030")
-    assert fault(b"\n".join(lines), 200, 7).startswith("a.json:42: not UTF-8, it reads as GB18030; convert the file: `iconv")
+    assert fault(b"\n".join(lines), 200, 7).startswith(
+        "a.json:42: not UTF-8, it reads as GB18030; convert the file: `iconv"
+    )
     lines[41] = b'"\xe6\x98"'
     assert fault(b"\n".join(lines), 200, 7).startswith("a.json:42: not UTF-8")
 

@@ -88,7 +88,7 @@ def test_the_parts_of_a_parquet_file_are_row_groups(tmp_path, part_bytes):
     ("name", "data"),
     [
         ("a.json", json.dumps([{"text": "x"}] * 9, indent=1).encode()),
-        ("b.json", b'\xef\xbb\xbf\n [1,\n2]'),
+        ("b.json", b"\xef\xbb\xbf\n [1,\n2]"),
         ("c.json", b'{"data": [\n{"text": "x"},\n{"text": "y"}\n]}'),
         ("a.txt", b"x\ny\nz\n"),
         ("a.csv", b"text\nx\ny\n"),

@@ -100,7 +100,7 @@ def test_what_goes_in_comes_out(tmp_path):
     for n, text in enumerate(two):
         (tmp_path / "two" / f"{n:02d}.txt").write_text(text, "utf-8")
     (tmp_path / "two" / "99.md").write_text(f"\n{one[0]}\n", "utf-8")
-    (tmp_path / "two" / "notes.csv").write_text("x", "utf-8")
+    (tmp_path / "two" / "notes.doc").write_text("x", "utf-8")
     prepared = prepare(recipe(first, str(tmp_path / "two")), tmp_path / "cache", silent)
 
     a, b = prepared.manifest["sources"].values()

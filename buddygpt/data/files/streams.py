@@ -180,7 +180,7 @@ def unpacked(raw: BinaryIO, name: str) -> Iterator[BinaryIO]:
     compression = split_name(name)[1]
     if compression == ".gz":
         with gzip.GzipFile(fileobj=raw) as file:
-            yield file  # type: ignore[misc]
+            yield file
     elif compression == ".zst":
         import pyarrow as pa
 

@@ -29,7 +29,7 @@ styles = st.fixed_dictionaries(
 
 
 def dump(rows: list, style: dict) -> bytes:
-    return json.dumps(rows, **style).encode("utf-8", "surrogatepass").replace(b"\xed", b"?")
+    return json.dumps(rows, **style).encode()
 
 
 def read(data: bytes, window: int, chunk: int = 7) -> list:

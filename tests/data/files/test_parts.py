@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -66,7 +67,7 @@ def test_a_fault_in_a_later_part_names_the_line_of_the_file(tmp_path):
     assert len(parts) == 4
     for part in parts[:3]:
         assert sum(1 for _ in read_rows(path, "a.jsonl", part=part))
-    with pytest.raises(BuddyError, match="^a.jsonl:120345: not JSON"):
+    with pytest.raises(BuddyError, match=r"^a.jsonl:120345: not JSON"):
         list(read_rows(path, "a.jsonl", part=parts[3]))
 
 
@@ -80,7 +81,7 @@ def test_the_parts_of_a_parquet_file_are_row_groups(tmp_path, part_bytes):
     assert [p.start for p in parts] == [0, *(p.stop for p in parts[:-1])] and parts[-1].stop == 10
     assert part_bytes > 1 or len(parts) == 10
     pieces = [list(read_rows(path, path.name, ["text"], part=part)) for part in parts]
-    assert sum(pieces, []) == [(n, {"text": row["text"]}) for n, row in enumerate(rows, 1)]
+    assert [row for piece in pieces for row in piece] == [(n, {"text": row["text"]}) for n, row in enumerate(rows, 1)]
     assert all(len(piece) >= 100 for piece in pieces[:-1])
 
 
@@ -114,8 +115,6 @@ def test_parts_are_remembered_with_the_hash(tmp_path, monkeypatch):
         file.truncate(PART_BYTES - 2)  # a hole: it takes no room
         file.seek(PART_BYTES - 2)
         file.write(b"\n2\n3\n")
-    import os
-
     os.utime(path, (1e9, 1e9))
     first = FileIndex(memory)
     first.learn([path], silent, remember=True)
@@ -130,8 +129,6 @@ def test_parts_are_remembered_with_the_hash(tmp_path, monkeypatch):
 
 
 def test_a_pipe_is_refused_before_it_is_hashed(tmp_path):
-    import os
-
     os.mkfifo(tmp_path / "a.jsonl")
     with pytest.raises(BuddyError, match=r"a.jsonl: a pipe or device, not a file"):
         FileIndex(Path(tmp_path / "files.json")).learn([tmp_path / "a.jsonl"], silent, remember=True)

@@ -105,7 +105,7 @@ def open_member(path: Path, name: str, member: Member) -> Iterator[BinaryIO]:
         start += _ZIP_HEADER.size + sum(lengths)
     with Slice(path, name, start, start + member.packed) as file:
         seeks = format_of(name) == ".parquet"  # which has checksums of its own, or none
-        yield file if member.check is None or seeks else Checked(file, member.size, member.check, member.deflated)  # type: ignore[misc]
+        yield file if member.check is None or seeks else Checked(file, member.size, member.check, member.deflated)
 
 
 def stream_members(path: Path, name: str) -> Iterator[tuple[Member, BinaryIO]]:
@@ -176,7 +176,7 @@ class _Ledger:
 def _list_zip(path: Path, name: str) -> Contents:
     ledger = _Ledger(name)
     spans, stated = [], 0
-    with _told(name), Slice(path, name) as file, zipfile.ZipFile(file) as archive:  # type: ignore[type-var]
+    with _told(name), Slice(path, name) as file, zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
             flagged = info.flag_bits & 0x800
             member = ledger.clean_name(info.orig_filename.encode("utf-8" if flagged else "cp437"))
@@ -207,9 +207,9 @@ def _list_zip(path: Path, name: str) -> Contents:
 def _walk_tar(path: Path, ledger: _Ledger) -> Iterator[tuple[Member, BinaryIO]]:
     packed = bool(split_name(ledger.name)[1])
     stated = 0
-    with _told(ledger.name), Slice(path, ledger.name) as raw, unpacked(raw, ledger.name) as stream:  # type: ignore[arg-type]
+    with _told(ledger.name), Slice(path, ledger.name) as raw, unpacked(raw, ledger.name) as stream:
         blocks = _Blocks(stream)
-        with tarfile.TarFile(fileobj=blocks, encoding="utf-8") as archive:  # type: ignore[arg-type]
+        with tarfile.TarFile(fileobj=blocks, encoding="utf-8") as archive:
             while (info := archive.next()) is not None:
                 archive.members = []  # else all headers stay in memory
                 member = ledger.clean_name(info.name.encode("utf-8", "surrogateescape"))
@@ -228,7 +228,7 @@ def _walk_tar(path: Path, ledger: _Ledger) -> Iterator[tuple[Member, BinaryIO]]:
                         continue
                     if info.issparse():
                         raise ledger.refuse(member, "a sparse file; pack it again without holes")
-                    yield found, Forward(blocks, info.size)  # type: ignore[misc]
+                    yield found, Forward(blocks, info.size)
         if blocks.last.strip(b"\0") or len(blocks.last) < _TAR_BLOCK:  # which tarfile takes for the end in silence
             raise EOFError("no end, or no header where one should be")
         rest = 0

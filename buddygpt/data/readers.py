@@ -76,7 +76,7 @@ def read_rows(
             yield from parquet.read_parquet(path, name, columns, groups, before)
         elif part is not None:
             with Slice(path, name, part.start, part.stop) as lines:
-                yield from read_json_lines(lines, name, part.rows)  # type: ignore[arg-type]
+                yield from read_json_lines(lines, name, part.rows)
         else:
             with Slice(path, name) as raw:
                 yield from _read(raw, name, columns)

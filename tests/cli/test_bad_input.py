@@ -37,7 +37,7 @@ def source(*paths, **more):
         ("a.jsonl", b'{"text": "a"}\n{"text": "b"}\n{"text": \n', "a.jsonl:3"),
         ("a.jsonl", b'{"text": "a"}\n' + '{"text": "中"}\n'.encode("gbk"), "a.jsonl:2"),
         ("a.jsonl", b'{"id": 1, "title": "x"}\n{"id": 2, "title": "y"}\n', "title"),
-        ("a.csv", b"text\nhello\n", "unknown kind of file"),
+        ("a.doc", b"text\nhello\n", "unknown kind of file"),
         ("a.jsonl.gz", b"not gzip at all", "a.jsonl.gz"),
         ("a.parquet", b"PAR1 but not really", "a.parquet"),
     ],

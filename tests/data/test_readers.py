@@ -106,10 +106,12 @@ def test_a_compressed_file_cut_short(tmp_path, suffix):
     [
         ("a.jsonl", b'{"text": "x"}\n\n{"text": \n', "a.jsonl:3: not JSON: "),
         ("a.jsonl", b'{"text": "x"}\n{"text": "\xc4\xe3"}\n', "a.jsonl:2: not UTF-8"),
-        ("a.jsonl", "x".encode("utf-16"), "a.jsonl:1: not UTF-8"),
         ("a.json", b'[{"text": "x"},\n{"text" "y"}]', "a.json:2: not JSON: "),
         ("a.json", b'[\n\n{"text": "\xff"}]', "a.json:3: not UTF-8"),
-        ("a.txt", b"abc\xffd", "a.txt: byte 3: not UTF-8"),
+        ("a.json", b'[{"text": "x"}] []', "a.json:1: not JSON: Extra data at column 17"),
+        ("a.json", b'[{"text": "x"},\n {"text": "y"}\n', "a.json:3: not JSON: Expecting ',' delimiter at column 1"),
+        ("a.json", b"[" * 99_999, "a.json: row 1: JSON that cannot be read"),
+        ("a.txt", b"abc\xffd", "a.txt:1: byte 3: not UTF-8"),
         ("a.jsonl", b"[" * 99_999, "a.jsonl:1: "),
         ("a.jsonl", b"", "a.jsonl: empty"),
         ("a.jsonl", b"\n \n", "a.jsonl: empty"),
@@ -182,6 +184,26 @@ def test_a_column_null_for_long_and_a_late_extra_key(tmp_path):
     assert read(write_rows(tmp_path / "b.jsonl", late))[0] == ["二"]
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json"])
+def test_rows_whose_columns_change_after_60000_arrive_as_they_are(tmp_path, name):
+    late = [{"meta": "x"}, {"meta": {"a": [1]}}, {"meta": None, "extra": 0.5}, {"meta": 3}]
+    texts = ['{"meta":null}'] * 60_000 + [json.dumps(row) for row in late]
+    text = f"[{','.join(texts)}]" if name.endswith(".json") else "\n".join(texts)
+    (tmp_path / name).write_bytes(pack(text.encode(), ".gz" if name.endswith(".gz") else ""))
+    rows = list(read_rows(tmp_path / name, name))
+    assert [number for number, _ in rows] == list(range(1, 60_005))
+    assert all(row == {"meta": None} for _, row in rows[:60_000]) and [row for _, row in rows[60_000:]] == late
+
+
+def test_a_column_null_in_one_parquet_file_and_text_in_the_next(tmp_path):
+    late = [{"text": "甲", "meta": "x"}, {"text": "乙", "meta": None}]
+    pq.write_table(pa.table({"text": ["甲"] * 60_000, "meta": pa.nulls(60_000)}), tmp_path / "a.parquet")
+    pq.write_table(pa.Table.from_pylist(late), tmp_path / "b.parquet")
+    assert read(tmp_path / "a.parquet")[0] == ["甲"] * 60_000
+    assert [row for _, row in read_rows(tmp_path / "b.parquet", "b.parquet")] == late
+    assert next(read_rows(tmp_path / "a.parquet", "a.parquet"))[1] == {"text": "甲", "meta": None}
+
+
 def test_cleaning_leaves_punctuation_alone():
     text = "你好，世界！（测试）：①㎏……"
     assert clean(f"\n {text}\u3000") == (text, False)
@@ -196,11 +218,15 @@ def test_end_markers_are_stripped_at_the_end_only():
 
 
 def test_names_of_files():
-    assert [format_of(n) for n in ("a.JSONL.GZ", "a.md.zst", "a.parquet.gz", "a.csv", "gz")] == [
-        ".jsonl",
-        ".md",
-        None,
-        None,
-        None,
-    ]
+    names = {
+        "a.JSONL.GZ": ".jsonl",
+        "a.md.zst": ".md",
+        "a.TSV": ".tsv",
+        "x.tgz": ".tar",
+        "x.tar.zst": ".tar",
+        "z.zip": ".zip",
+    }
+    unknown = ("a.parquet.gz", "a.zip.gz", "gz", ".gz", "a.doc", "a.jsonl.gz.zst")
+    assert {n: format_of(n) for n in (*names, *unknown)} == names | dict.fromkeys(unknown)
     assert place("a.parquet", 3) == "a.parquet: row 3" and place("a.txt.gz", 1) == "a.txt.gz"
+    assert place("z.zip/b.csv", 4) == "z.zip/b.csv:4"

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from buddygpt.data.files.encodings import not_utf8, without_mark
+from buddygpt.data.files.encodings import BOM, not_utf8, without_mark
 from buddygpt.data.files.lines import Rows, read_json_lines
 from buddygpt.data.files.streams import CHUNK, LIMIT, LIMIT_WORDS
 from buddygpt.recipe.errors import BuddyError
@@ -39,15 +39,21 @@ def read_json(file: BinaryIO, name: str) -> Rows:
         BuddyError: no JSON, not UTF-8, a row longer than LIMIT, or an object around the rows.
     """
     head = without_mark(file.read(CHUNK), name)
-    if is_array(head):
+    if head.lstrip()[:1] == b"[":
         yield from _read_array(file, name, head)
     else:
         yield from _read_objects(file, name, head)
 
 
-def is_array(head: bytes) -> bool:
-    """Whether a file that begins like this is an array, and not JSON lines."""
-    return head.lstrip()[:1] == b"["
+def are_lines(head: bytes) -> bool:
+    """Whether a .json file that begins like this holds JSON lines."""
+    line, feed, _ = head.removeprefix(BOM).lstrip().partition(b"\n")
+    if not feed:  # a single row, or long ones
+        return line[:1] != b"[" and not _AROUND.match(line)
+    try:
+        return not isinstance(orjson.loads(line), list)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def _read_objects(file: BinaryIO, name: str, head: bytes) -> Rows:
@@ -56,12 +62,14 @@ def _read_objects(file: BinaryIO, name: str, head: bytes) -> Rows:
     try:
         first = next(rows, None)
     except BuddyError:
+        line = head.lstrip().split(b"\n", 1)[0].rstrip()
+        if line.endswith(b"}"):
+            raise
         if around := _AROUND.match(head):
             raise _wrapped(name, around[1].decode("utf-8", "replace")) from None
-        if head.lstrip().split(b"\n", 1)[0].strip() == b"{":
-            raise BuddyError(
-                f"{name}: one object over several lines; right is an array, or one object a line"
-            ) from None
+        if line == b"{":
+            told = f"{name}: one object over several lines; right is an array of rows, or one object a line"
+            raise BuddyError(told) from None
         raise
     if first is None:
         return
@@ -145,6 +153,8 @@ class _Window:
         try:
             rows = orjson.loads(b"[" + run)
         except orjson.JSONDecodeError:
+            return None
+        if not rows:  # the array is empty, or ends in a comma
             return None
         self.closed = self._last
         self.drop(used)

@@ -39,9 +39,11 @@ def not_utf8(where: str, data: bytes, start: int) -> BuddyError:
 
     Args:
         where: file and line.
-        data: the line, or what lies around the fault.
+        data: the line, or more of the file.
         start: first byte in it that cannot be decoded.
     """
+    first, last = data.rfind(b"\n", 0, start) + 1, data.find(b"\n", start)
+    data, start = data[first : last if last > 0 else None], start - first
     around = data[max(start - _JUDGED // 2, 0) : start + _JUDGED // 2]
     foreign = sum(byte > 127 for byte in around)
     sound = sum(len(c.encode()) for c in around.decode("utf-8", "ignore") if c > "\x7f")

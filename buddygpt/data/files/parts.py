@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from buddygpt.data.files.arrays import is_array
-from buddygpt.data.files.encodings import BOM
+from buddygpt.data.files.arrays import are_lines
 from buddygpt.data.files.names import split_name
 from buddygpt.data.files.parquet import row_groups
 from buddygpt.data.files.streams import Slice, told
@@ -58,15 +57,16 @@ class Borders:
     def parts(self) -> tuple[Part, ...]:
         """All parts, in order; none where there would be only one."""
         starts = [s for s in self._starts if s[0] < self._size]
+        if len(starts) < 2:
+            return ()
         stops = [start for start, _ in starts[1:]] + [self._size]
-        parts = tuple(Part(start, stop, rows) for (start, rows), stop in zip(starts, stops, strict=True))
-        return parts if len(parts) > 1 else ()
+        return tuple(Part(start, stop, rows) for (start, rows), stop in zip(starts, stops, strict=True))
 
 
 def borders_of(name: str, head: bytes, part_bytes: int = PART_BYTES) -> Borders | None:
     """Who finds the parts of a file, by its name and first bytes; None where lines are no borders."""
     form, compression = split_name(name)
-    lines = form == ".jsonl" or (form == ".json" and not is_array(head.removeprefix(BOM)))
+    lines = form == ".jsonl" or (form == ".json" and are_lines(head))
     return Borders(part_bytes) if lines and not compression else None
 
 

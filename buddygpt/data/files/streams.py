@@ -175,12 +175,12 @@ class Checked(io.RawIOBase):
 def unpacked(raw: BinaryIO, name: str) -> Iterator[BinaryIO]:
     """A stream of what a file holds, decompressed as its name says.
 
-    Memory stays bounded whatever the ratio: no more is unpacked than a `read` asks for, with a window of 128 MB at most.
+    Memory stays bounded whatever the ratio: no more is unpacked than a `read` asks for, by a window of 128 MB.
     """
     compression = split_name(name)[1]
     if compression == ".gz":
         with gzip.GzipFile(fileobj=raw) as file:
-            yield file  # type: ignore[misc]
+            yield file
     elif compression == ".zst":
         import pyarrow as pa
 

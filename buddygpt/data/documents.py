@@ -70,7 +70,7 @@ def read_documents(file: InputFile, source: Source, cleaner: Cleaner | None, int
             kept += 1
             yield document
     if not kept:
-        _refuse(file, own, adapter)
+        _refuse(file, own)
     intake.add(own)
 
 
@@ -144,13 +144,14 @@ def _open(file: InputFile, source: Source) -> tuple[Adapter, Iterator[tuple[int,
     return adapter, read_rows(file.path, file.name, columns, part=file.part, member=file.member)
 
 
-def _refuse(file: InputFile, intake: Intake, adapter: Adapter) -> None:
+def _refuse(file: InputFile, intake: Intake) -> None:
     """See that a file without documents may be one: its rows were filtered, or it is one of many blank texts."""
     if not intake.rows:
         raise BuddyError(f"{file.name}: empty; remove it or fetch it again")
     told = ", ".join(f"{drop.count} {reason} (first {drop.first})" for reason, drop in intake.dropped.items())
     if set(intake.dropped) <= _UNREADABLE and (file.named or not is_whole_document(file.name)):
-        raise BuddyError(f"{file.name}: no text in any of {intake.rows} rows: {told}")
+        remedy = "; `min_score` needs numbers, see `map: {score: ...}`" if NO_SCORE in intake.dropped else ""
+        raise BuddyError(f"{file.name}: no text in any of {intake.rows} rows: {told}{remedy}")
 
 
 def place_of(file: InputFile, row: int) -> str:

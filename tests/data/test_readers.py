@@ -13,12 +13,16 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buddygpt.data.documents import Intake, clean, read_documents
+from buddygpt.data.clean import normalise
+from buddygpt.data.documents import read_documents
+from buddygpt.data.intake import Intake
 from buddygpt.data.readers import format_of, place, read_rows
-from buddygpt.data.sources import InputFile
+from buddygpt.data.sources import InputFile, Source
 from buddygpt.recipe.errors import BuddyError
 
 TEXTS = ["春江潮水连海平", "海上明月\u2028共潮生\u0085滟滟随波", "第三\r\n行"]
+CLEANED = ["春江潮水连海平", "海上明月\n共潮生\n滟滟随波", "第三\n行"]
+"""The same as documents: line separators inside strings separate no rows."""
 ROWS = [{"id": i, "text": text} for i, text in enumerate(TEXTS)]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
 
@@ -27,10 +31,11 @@ def pack(data: bytes, suffix: str) -> bytes:
     return {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[suffix](data)
 
 
-def read(path: Path, columns=None, min_score=None, named=True) -> tuple[list[str], Intake]:
+def read(path: Path, text=None, min_score=None, named=True) -> tuple[list[str], Intake]:
     intake = Intake()
-    file = InputFile(path.name, 0, "", path, named)
-    return [d.text for d in read_documents(file, columns, min_score, intake)], intake
+    file = InputFile(path.name, 0, "", path, named=named)
+    source = Source("s", "files", (), 0, map={"text": text} if text else None, min_score=min_score)
+    return [d.text for d in read_documents(file, source, None, intake)], intake
 
 
 def write_rows(path: Path, rows: list) -> Path:
@@ -61,7 +66,8 @@ def fault(path: Path, *args, **kwargs) -> str:
 def test_rows_of_json(tmp_path, name, data, compression):
     path = tmp_path / f"{name}{compression}"
     path.write_bytes(pack(data, compression))
-    assert read(path)[0] == TEXTS  # line separators inside strings are text
+    assert read(path)[0] == CLEANED
+    assert [row["text"] for _, row in read_rows(path, path.name)] == TEXTS
 
 
 @pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
@@ -69,13 +75,13 @@ def test_rows_of_json(tmp_path, name, data, compression):
 def test_one_text_file_is_one_document(tmp_path, suffix, compression):
     path = tmp_path / f"a{suffix}{compression}"
     path.write_bytes(pack("\ufeff 一\r\n二\u2028三 \n".encode(), compression))
-    assert read(path)[0] == ["一\n二\u2028三"]
+    assert read(path)[0] == ["一\n二\n三"]
 
 
 def test_parquet_reads_only_what_is_needed(tmp_path):
     rows = [{"text": text, "wide": {"a": [1]}, "score": 0.5} for text in TEXTS] * 500
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=400)
-    assert read(tmp_path / "a.parquet", min_score=0.5)[0] == TEXTS * 500
+    assert read(tmp_path / "a.parquet", min_score=0.5)[0] == CLEANED * 500
     assert next(read_rows(tmp_path / "a.parquet", "a.parquet", ["score"])) == (1, {"score": 0.5})
 
 
@@ -89,7 +95,7 @@ def test_any_text_survives_a_json_line(tmp_path_factory, texts):
 def test_zst_of_several_frames(tmp_path):
     path = tmp_path / "a.jsonl.zst"
     path.write_bytes(b"".join(zstandard.compress(line + b"\n") for line in LINES.splitlines()))
-    assert read(path)[0] == TEXTS
+    assert read(path)[0] == CLEANED
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
@@ -120,7 +126,7 @@ def test_a_compressed_file_cut_short(tmp_path, suffix):
         ("a.jsonl", b'{"text": " "}\n', "a.jsonl: no text in any of 1 rows: 1 empty (first a.jsonl:1)"),
         ("a.jsonl", b'{"body_text": "x", "n": 1}\n', "a.jsonl: no text column found among body_text, n"),
         ("a.jsonl", b'{"text": "x", "content": "y"}\n', "a.jsonl: text and content may all be the text"),
-        ("a.jsonl", b"3\n4\n", "a.jsonl: no row has the column text; there are no columns"),
+        ("a.jsonl", b"3\n4\n", "a.jsonl: no text in any of 2 rows: 2 no text column (first a.jsonl:1)"),
         ("a.parquet", b"PAR1", "a.parquet: not a whole parquet file"),
     ],
 )
@@ -131,10 +137,14 @@ def test_faults_name_their_place(tmp_path, name, data, told):
 
 def test_a_column_that_no_row_has(tmp_path):
     path = write_rows(tmp_path / "a.jsonl", [{"title": "x", "body": "y"}] * 3)
-    assert fault(path, ["text"]) == "a.jsonl: no row has the column text; there are body, title"
+    assert fault(path, ["text"]) == (
+        "a.jsonl: `map` says that text is in the column text, which is not there; there are title, body"
+    )
     pq.write_table(pa.table({"title": ["x"], "body": ["y"]}), tmp_path / "a.parquet")
-    assert fault(tmp_path / "a.parquet", ["text"]) == "a.parquet: no row has the column text; there are title, body"
-    assert "a.jsonl: no row has a number in the column score" in fault(path, ["body"], 0.5)
+    assert fault(tmp_path / "a.parquet", ["text"]).startswith("a.parquet: `map` says that text is in the column text")
+    assert fault(path, ["body"], 0.5).endswith(
+        "3 no score (first a.jsonl:1); `min_score` needs numbers, see `map: {score: ...}`"
+    )
 
 
 def test_dropped_rows_are_counted_by_reason(tmp_path):
@@ -160,11 +170,11 @@ def test_dropped_rows_are_counted_by_reason(tmp_path):
 
 
 def test_scores(tmp_path):
-    scores = [0.85, 0.8499, None, "0.9", True, float("nan"), 1]
+    scores = [0.85, 0.8499, None, "0.9", "good", True, float("nan"), 1]
     texts, intake = read(
         write_rows(tmp_path / "a.jsonl", [{"text": str(s), "score": s} for s in scores]), min_score=0.85
     )
-    assert texts == ["0.85", "1"]
+    assert texts == ["0.85", "0.9", "1"]
     assert {r: (d.count, d.first) for r, d in intake.dropped.items()} == {
         "low score": (1, "a.jsonl:2"),
         "no score": (4, "a.jsonl:3"),
@@ -206,15 +216,15 @@ def test_a_column_null_in_one_parquet_file_and_text_in_the_next(tmp_path):
 
 def test_cleaning_leaves_punctuation_alone():
     text = "你好，世界！（测试）：①㎏……"
-    assert clean(f"\n {text}\u3000") == (text, False)
-    assert clean("e\u0301") == ("é", False)
+    assert normalise(f"\n {text}\u3000") == (text, ())
+    assert normalise("e\u0301") == ("é", ("Unicode NFC",))
 
 
 def test_end_markers_are_stripped_at_the_end_only():
-    assert clean("甲<|endoftext|>") == ("甲", True)
-    assert clean("甲 </s>\n<|im_end|> \n") == ("甲", True)
-    assert clean("甲<|endoftext|>乙") == ("甲<|endoftext|>乙", False)
-    assert clean("</s>") == ("", True)
+    assert normalise("甲<|endoftext|>") == ("甲", ("end markers",))
+    assert normalise("甲 </s>\n<|im_end|> \n") == ("甲", ("end markers",))
+    assert normalise("甲<|endoftext|>乙") == ("甲<|endoftext|>乙", ())
+    assert normalise("</s>") == ("", ("end markers",))
 
 
 def test_names_of_files():

@@ -54,7 +54,7 @@ def ngram_hashes(texts: Sequence[str], words: int, characters: int) -> tuple[Has
     """Hashes of all n-grams of each text, in order, repeated ones included.
 
     An n-gram is the shortest run of units from its first one on that has `words` words, or `characters` characters that
-    stand alone, or of both in proportion; with equal numbers just so many units. Takes about 150 bytes a character of
+    stand alone, or of both in proportion; with equal numbers just so many units. Takes about 100 bytes a character of
     text; `ngram_blocks` bounds that.
 
     Args:

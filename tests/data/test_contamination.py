@@ -138,7 +138,9 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path, damage):
     elif damage == "other":
         np.savez(path, hashes=np.zeros(3, np.uint64))
     else:
-        np.savez(path, names=np.array([{"a": 1}], dtype=object))
+        with np.load(path) as file:
+            arrays = dict(file)
+        np.savez(path, **(arrays | {"names": np.array(["a"], dtype=object)}), allow_pickle=True)
     with pytest.raises(BuddyError, match=r"evaluation\.npz: not a file of evaluation n-grams"):
         Contamination.load(path)
 
@@ -155,7 +157,7 @@ def test_rows_of_every_shape_become_the_same_item(tmp_path):
 
 
 def write_sets(folder: Path) -> list[Path]:
-    table = '\ufeffid,question,A,B,answer\r\n0,"天上有\n几个月亮",一,"两,个",A\r\n1,地上呢,无,有,B\r\n'
+    table = '\ufeffquestion,A,B,answer,id\r\n"天上有\n几个月亮",一,"两,个",A,0\r\n地上呢,无,有,B,1\r\n'
     bare = "How many moons are there?,One,Two,A\n"
     lines = "\n".join(json.dumps({"question": q}, ensure_ascii=False) for q in (EXAM, RIDDLE)) + "\n"
     (folder / "table.csv").write_text(table, "utf-8")

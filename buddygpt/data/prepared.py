@@ -86,7 +86,7 @@ class Prepared:
         for split in ("train", "validation"):
             for shard in self.open(source, split):
                 ids = shard.tokens[: min(tokens, int(shard.document_ends[0]) - 1)].tolist()
-                return str(self.tokenizer().decode(ids))
+                return str(self.tokenizer().decode(ids)).rstrip("\ufffd")  # a cut may lie within a character
         return ""
 
 

@@ -80,4 +80,4 @@ def template_hash() -> str:
         Message("tool", "2"),
         Message("assistant", "b"),
     ]
-    return xxhash.xxh3_64_hexdigest(repr(chat_segments(talk)))
+    return xxhash.xxh3_64_hexdigest(repr(chat_segments(talk)).encode())

@@ -67,13 +67,16 @@ def report(recipe: Recipe, prepared: Prepared, emit: Emit) -> None:
     emit(
         Table(
             "read",
-            ("source", "files", "bytes", "documents", "dropped", "end markers cut"),
+            ("source", "files", "bytes", "rows", "dropped"),
             tuple(_read_row(name, source) for name, source in sources.items()),
         )
     )
     drops = tuple(row for name, source in sources.items() for row in _drop_rows(name, source))
     if drops:
-        emit(Table("dropped", ("source", "reason", "documents", "the first at"), drops))
+        emit(Table("dropped", ("source", "reason", "rows", "the first at"), drops))
+    edits = tuple((name, edit, f"{n:,}") for name, source in sources.items() for edit, n in source["edits"].items())
+    if edits:
+        emit(Table("changed and kept", ("source", "what was done", "documents"), edits))
     packed = tuple(row for name, source in sources.items() for row in _packed_rows(name, source))
     emit(Table("packed", ("source", "split", "documents", "tokens", "bytes a token"), packed))
     assert recipe.data is not None
@@ -113,10 +116,7 @@ def _read_row(name: str, source: dict[str, Any]) -> tuple[str, ...]:
     if source["files_skipped"]:
         files += f" (+ {source['files_skipped']:,} of other kinds)"
     dropped = source["documents_in"] - source["documents_out"]
-    return (
-        name, files, f"{source['bytes_in']:,}", f"{source['documents_in']:,}", f"{dropped:,}",
-        f"{source['end_markers_stripped']:,}",
-    )  # fmt: skip
+    return name, files, f"{source['bytes_in']:,}", f"{source['documents_in']:,}", f"{dropped:,}"
 
 
 def _drop_rows(name: str, source: dict[str, Any]) -> Iterator[tuple[str, ...]]:

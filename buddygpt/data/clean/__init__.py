@@ -2,6 +2,5 @@
 
 from buddygpt.data.clean.cleaner import CHECKS, Cleaned, Cleaner
 from buddygpt.data.clean.normal import normalise
-from buddygpt.data.clean.samples import Samples
 
-__all__ = ["CHECKS", "Cleaned", "Cleaner", "Samples", "normalise"]
+__all__ = ["CHECKS", "Cleaned", "Cleaner", "normalise"]

@@ -227,12 +227,16 @@ def _pair(pair: Pair) -> tuple[str, Markup, Markup]:
 
 def _compare(before: str, after: str) -> Iterable[tuple[Markup, Markup, Markup]]:
     """The texts in pieces: what both have, what only the first has and what only the second has."""
-    before, after = _shorten(before), _shorten(after)
+    cut = len(before) > LONGEST or len(after) > LONGEST
+    before, after = before[:LONGEST], after[:LONGEST]
     for what, a, b, c, d in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        beyond = cut and d == len(after) and b == len(before)  # the first text goes on with it, out of sight
         same = _reveal(before[a:b]) if what == "equal" else Markup("")
         old = _mark("del", before[a:b]) if what in ("delete", "replace") else Markup("")
-        new = _mark("ins", after[c:d]) if what in ("insert", "replace") else Markup("")
+        new = _mark("ins", after[c:d]) if what in ("insert", "replace") and not beyond else Markup("")
         yield same, old, new
+    if cut:
+        yield Markup("…"), Markup(""), Markup("")
 
 
 def _mark(tag: str, text: str) -> Markup:

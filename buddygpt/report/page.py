@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from buddygpt.recipe.runs import write_atomically
 from buddygpt.report.curves import column, finite, reach
 from buddygpt.report.experts import layer_loads, load_figure
 from buddygpt.report.figures import BITS, make_figures, sources
-from buddygpt.report.words import CHINESE, NOTHING, spell_count, spell_duration, spell_number, spell_steps
+from buddygpt.report.template import Headline, fill, write_page
+from buddygpt.report.words import NOTHING, spell_count, spell_duration, spell_number, spell_steps
 
 OLDER = 24
 """Most earlier evaluations whose samples the page shows, evenly spread; the file beside it has all."""
@@ -46,17 +45,6 @@ class Report:
     baselines: Mapping[str, float]
     command: str
     finished: bool
-
-
-@dataclass(frozen=True)
-class Headline:
-    """One large figure at the top of the page; `note` and `gloss` say the same in Chinese and in English."""
-
-    chinese: str
-    english: str
-    value: str
-    note: str = ""
-    gloss: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,29 +84,21 @@ def load_rows(path: Path) -> list[dict[str, Any]]:
 
 def write_report(path: Path, report: Report) -> None:
     """Write the page, whole or not at all. The same report gives the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A lone surrogate, which JSON can carry, has no UTF-8.
-    write_atomically(path, render(report).encode("utf-8", "replace").decode("utf-8"))
+    write_page(path, render(report))
 
 
 def render(report: Report) -> str:
     """The page as HTML text."""
-    environment = Environment(
-        loader=PackageLoader("buddygpt", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["chinese"] = CHINESE
     held_out = _held_out(report.metrics, report.baselines)
     latest, older, left_out = _samples(report)
     experts = load_figure(report.metrics)
-    return environment.get_template("page.html.j2").render(
+    return fill(
+        "page.html.j2",
+        kind=("训练报告", "training report"),
         report=report,
         steps=_last_step(report.metrics),
         cautions=list(_cautions(report.metrics)),
-        headlines=[list(_bits(held_out)), list(_totals(report.metrics))],
+        headline_rows=[list(_bits(held_out)), list(_totals(report.metrics))],
         held_out=held_out,
         evaluated=bool(sources(report.metrics)),
         figures=make_figures(report.metrics, report.baselines) + ([experts] if experts else []),

@@ -28,6 +28,28 @@ CHINESE = {
     "training": "训练",
     "versions": "版本",
     "vocabulary": "词表",
+    # stages of the data
+    "read": "读入",
+    "cleaned": "清洗后",
+    "without duplicates": "去重后",
+    "without near duplicates": "去近似重复后",
+    "decontaminated": "去污染后",
+    "train": "训练",
+    "validation": "验证",
+    # languages and scripts
+    "zh": "中文",
+    "en": "英文",
+    "ja": "日文",
+    "ko": "韩文",
+    "ru": "俄文",
+    "ar": "阿拉伯文",
+    "other": "其他",
+    # facts of a source
+    "origin": "出处",
+    "revision": "版本",
+    "license": "许可",
+    "size": "大小",
+    "files": "文件",
     # why documents are left out
     "no text column": "没有文本列",
     "not a string": "不是字符串",

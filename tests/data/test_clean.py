@@ -124,7 +124,7 @@ def test_good_text_stays_as_it_is(name, text):
 def test_bad_text_is_left_out_for_its_reason_with_a_figure(name, reason, text):
     cleaned = DEFAULT.clean(normalise(text)[0])
     assert cleaned.reason == reason
-    assert re.search(r"\d [<>] \d|\w < \d", cleaned.detail), cleaned.detail
+    assert re.fullmatch(r"[\w +.-]*\d [<>] \d\S*|\d+ letters < \d+", cleaned.detail), cleaned.detail
 
 
 def test_every_filter_is_caught_at_work():

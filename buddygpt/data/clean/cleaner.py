@@ -104,8 +104,8 @@ class _Page:
         return self.counts[kind] / self.printed
 
 
-def _over(figure: float, limit: float | None, what: str = "") -> str:
-    return f"{what}{figure:.2f} > {limit:g}" if limit is not None and figure > limit else ""
+def _over(what: str, figure: float, limit: float | None) -> str:
+    return f"{what} {figure:.2f} > {limit:g}" if limit is not None and figure > limit else ""
 
 
 def _too_short(page: _Page, section: CleanSection) -> str:
@@ -115,9 +115,9 @@ def _too_short(page: _Page, section: CleanSection) -> str:
 
 def _mojibake(page: _Page, section: CleanSection) -> str:
     if section.mojibake and page.counts[c.BROKEN] >= 3 and page.share(c.BROKEN) > 0.01:
-        return _over(page.share(c.BROKEN), 0.01, "broken characters ")
+        return _over("broken characters", page.share(c.BROKEN), 0.01)
     if section.mojibake and page.counts[c.ACCENTED] >= 10:
-        return _over(page.share(c.ACCENTED), 0.2, "accented letters ")
+        return _over("accented letters", page.share(c.ACCENTED), 0.2)
     return ""
 
 
@@ -139,11 +139,11 @@ def _function_words(page: _Page, section: CleanSection) -> str:
         share = page.counts[c.FUNCTION] / page.han
         if share >= 0.03 or sum(map(page.text.count, "。！？")) * 100 >= page.han:
             return ""
-        return f"{share:.3f} of Chinese characters < 0.03"
+        return f"function words {share:.3f} < 0.03"
     if "en" in languages and page.han * 5 < words and page.latin * 5 > page.letters * 4:
         found = itertools.islice((word for word in _STOP_WORDS if word in page.text), 2)
         count = sum(1 for _ in found)
-        return f"{count} of English < 2" if count < 2 else ""
+        return f"English function words {count} < 2" if count < 2 else ""
     return ""
 
 
@@ -152,14 +152,14 @@ def _advertising(page: _Page, section: CleanSection) -> str:
     if limit is None:
         return ""
     hits, different, calls = count_advertising(page.text, page.points, max(2, limit * words / 100))
-    return _over(100 * hits / words, limit, "phrases in 100 words ") if different > 1 and calls else ""
+    return _over("phrases in 100 words", 100 * hits / words, limit) if different > 1 and calls else ""
 
 
 def _repeated_lines(page: _Page, section: CleanSection) -> str:
     distinct = set(page.lines)
     if section.repeated_lines is None or len(distinct) == len(page.lines):
         return ""
-    return _over(1 - sum(map(len, distinct)) / sum(map(len, page.lines)), section.repeated_lines)
+    return _over(REPEATED_LINES, 1 - sum(map(len, distinct)) / sum(map(len, page.lines)), section.repeated_lines)
 
 
 def _repeated_ngrams(page: _Page, section: CleanSection) -> str:
@@ -167,7 +167,7 @@ def _repeated_ngrams(page: _Page, section: CleanSection) -> str:
     # A repeated long run begins with a repeated short one.
     if limit is None or total < 1 or page.common_repeats <= limit * total:
         return ""
-    return _over(repeats(page.words.runs(_NGRAM)) / total, limit, f"repeated {_NGRAM}-grams ")
+    return _over(f"repeated {_NGRAM}-grams", repeats(page.words.runs(_NGRAM)) / total, limit)
 
 
 def _common_ngram(page: _Page, section: CleanSection) -> str:
@@ -176,37 +176,40 @@ def _common_ngram(page: _Page, section: CleanSection) -> str:
         return ""
     times = times_of_commonest(page.common_runs)
     share = min(1.0, times * _COMMON / words)  # it may overlap itself
-    return _over(share, limit, f"commonest {_COMMON}-gram ") if times >= _LEAST_COMMON else ""
+    return _over(f"commonest {_COMMON}-gram", share, limit) if times >= _LEAST_COMMON else ""
 
 
 def _symbols(page: _Page, section: CleanSection) -> str:
-    return _over(page.share(c.SYMBOL), section.symbols)
+    return _over(SYMBOLS, page.share(c.SYMBOL), section.symbols)
 
 
 def _punctuation(page: _Page, section: CleanSection) -> str:
-    return _over(page.share(c.PUNCTUATION), section.punctuation)
+    return _over(PUNCTUATION, page.share(c.PUNCTUATION), section.punctuation)
 
 
 def _no_punctuation(page: _Page, section: CleanSection) -> str:
     share = page.share(c.PUNCTUATION)
-    return f"{share:.3f} < 0.01" if section.no_punctuation and share < 0.01 and len(page.words) >= 200 else ""
+    return (
+        f"punctuation {share:.3f} < 0.01" if section.no_punctuation and share < 0.01 and len(page.words) >= 200 else ""
+    )
 
 
 def _digits(page: _Page, section: CleanSection) -> str:
-    return _over(page.share(c.DIGIT), section.digits)
+    return _over(DIGITS, page.share(c.DIGIT), section.digits)
 
 
 def _short_lines(page: _Page, section: CleanSection) -> str:
     if section.short_lines is None or len(page.lines) < 10:
         return ""
     short = sum(len(line) for line in page.lines if len(line) <= 8 and not line.endswith(_ENDS))
-    return _over(short / sum(map(len, page.lines)), section.short_lines)
+    return _over(SHORT_LINES, short / sum(map(len, page.lines)), section.short_lines)
 
 
 def _ellipsis_lines(page: _Page, section: CleanSection) -> str:
     if section.ellipsis_lines is None or len(page.lines) < 5 or not ("…" in page.text or "..." in page.text):
         return ""
-    return _over(sum(line.endswith(("…", "...")) for line in page.lines) / len(page.lines), section.ellipsis_lines)
+    share = sum(line.endswith(("…", "...")) for line in page.lines) / len(page.lines)
+    return _over(ELLIPSIS_LINES, share, section.ellipsis_lines)
 
 
 CHECKS: dict[str, Callable[[_Page, CleanSection], str]] = {

@@ -37,7 +37,8 @@ _STARTS = (
     r"(?:浏览|阅读|点击|访问|人气)(?:量|数|次数|次)?[:：(（][ \t]*\d+[ \t]*(?:次|人)?[)）]?",
     r"[(（\[【]?(?:责任编辑|责编|本文编辑|值班编辑|文字编辑|校对|审核)[:：].{0,30}",
     # law
-    r"[(（\[【]?(?:copyright|©|\(c\))[ \t]*(?:©|\(c\))?[ \t]*(?:19|20)\d\d.{0,80}|all rights reserved.{0,40}",
+    # not the (c) of licence texts, which are no frame
+    r"(?:copyright)?[ \t]*©[ \t]*(?:copyright)?[ \t]*(?:19|20)\d\d.{0,80}|all rights reserved\.?",
     r"[(（【\[*]?(?:免责声明|版权声明|特别声明)[】\]]?[:：].{10,200}",
     r"(?:this (?:web)?site|we) uses? cookies?\b.{0,200}",
     r"by (?:continuing to use|using|browsing) (?:this|our) (?:web)?site.{0,200}",

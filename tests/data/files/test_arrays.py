@@ -74,6 +74,12 @@ def test_a_broken_array_is_refused_at_the_place_that_json_names(rows, style, dat
             assert read(broken.encode(), window) == expected
 
 
+@pytest.mark.parametrize("window", [1, 5, 12, 99])
+def test_a_comma_before_the_end_is_a_fault(window):
+    assert fault(b'[{"a": 1},\n ]', window, 3).startswith("a.json:2: not JSON: Expecting value at column 2")
+    assert read(b"[\n ]", window, 3) == []
+
+
 def test_what_orjson_refuses_and_python_reads():
     rows = [{"text": "甲"}] * 20 + [{"text": "\ud800", "n": math.inf}] + [{"text": "乙"}] * 20
     assert read(json.dumps(rows).encode(), 100) == rows

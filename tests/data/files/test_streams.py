@@ -18,6 +18,7 @@ from buddygpt.data.files.streams import LIMIT
 from buddygpt.data.readers import column_names, find_parts, read_rows
 from buddygpt.recipe.errors import BuddyError
 
+ROOT = Path(__file__).parents[3]
 READ_ALL = """
 import resource, sys
 from pathlib import Path
@@ -27,9 +28,9 @@ from buddygpt.recipe.errors import BuddyError
 room = int(sys.argv[1]) << 20
 held = int(Path("/proc/self/statm").read_text("utf-8").split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + room,) * 2)
-for name in sys.argv[2:]:
+for name in sys.argv[3:]:
     try:
-        print(name, sum(1 for _ in read_rows(Path(name), name)))
+        print(name, sum(1 for _ in read_rows(Path(sys.argv[2], name), name)))
     except BuddyError as error:
         print(error)
 """
@@ -54,9 +55,8 @@ def test_bombs_are_refused_in_bounded_memory(tmp_path):
         (tmp_path / f"{name}.zst").write_bytes(packer.compress(body) + packer.compress(zeros) * 128)
     names = sorted(p.name for p in tmp_path.iterdir())
     assert max(p.stat().st_size for p in tmp_path.iterdir()) < 3 << 20
-    done = subprocess.run(
-        [sys.executable, "-c", READ_ALL, "300", *names], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    run = [sys.executable, "-c", READ_ALL, "300", str(tmp_path), *names]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     told = dict(zip(names, done.stdout.splitlines(), strict=True))
     assert all(line.startswith(f"{name}:") and "more than 64 MB" in line for name, line in told.items())

@@ -63,6 +63,17 @@ def fetch(
 
 
 @app.command()
+def report(recipe: options.RecipeArgument, set_: options.SetOption = None, run: options.RunOption = None) -> None:
+    """Write what became of a recipe's text as one HTML page, with samples of what was removed."""
+    checked = options.read_recipe(recipe, set_)
+    where = options.run_of(checked, run)
+    with Renderer() as renderer:
+        from buddygpt.stages import data as stage
+
+        stage.write_page(checked, where, cache=options.cache_of(where), emit=renderer.emit)
+
+
+@app.command()
 def verify(recipe: options.RecipeArgument, set_: options.SetOption = None, run: options.RunOption = None) -> None:
     """Check the prepared shards' checksums, and tell which source has changed since."""
     checked = options.read_recipe(recipe, set_)

@@ -107,10 +107,11 @@ def _read(
         cleaned = cleaner.clean(text)
         if cleaned.reason is not None:
             where = place_of(file, number)
-            intake.samples.add(cleaned.reason, where, text, cleaned.detail, None)
+            intake.samples.add(cleaned.reason, where, text, cleaned.detail)
             return _drop(intake, cleaned.reason, file, number)
         if cleaned.text != text and talk is None:  # within a talk, whole messages stay as they are
-            intake.samples.add(cleaned.edits[0], place_of(file, number), text, cleaned.detail, cleaned.text)
+            for edit in cleaned.edits:
+                intake.samples.add(edit, place_of(file, number), text, after=cleaned.text)
             text, data, edits = cleaned.text, cleaned.text.encode(), (*edits, *cleaned.edits)
     for edit in (*value.edits, *edits):
         intake.edit(edit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from buddygpt.data.clean import Samples
+from buddygpt.data.samples import Samples
 
 
 @dataclass

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from buddygpt.data.samples import Samples
 from buddygpt.data.shards import Shard, ShardRecord
 from buddygpt.recipe.errors import BuddyError, did_you_mean
 
@@ -80,6 +81,17 @@ class Prepared:
         except BuddyError as error:
             faults += error.lines
         return faults
+
+    def samples(self) -> dict[str, Samples]:
+        """What was dropped or changed, a few documents of each kind, by source."""
+        return {name: Samples.from_dict(own) for name, own in self._told()["sources"].items()}
+
+    def pairs(self) -> list[dict[str, tuple[str, str]]]:
+        """Some near duplicates: place and text of the one `removed`, and of the one `kept` for it."""
+        return self._told()["near_duplicates"]["pairs"]
+
+    def _told(self) -> dict[str, Any]:
+        return json.loads((self.path / "samples.json").read_text("utf-8"))
 
     def sample(self, source: str, tokens: int = 120) -> str:
         """The start of a source's first document, decoded; of a held-out one where nothing is trained on."""

@@ -202,7 +202,7 @@ def _unseen(block: list[Document], file: InputFile, guard: Contamination | None,
             kept.append(document)
             continue
         where, reason = place_of(file, document.row), f"{CONTAMINATED} {guard.guards[found].name}"
-        intake.samples.add(reason, where, document.text, guard.matched_piece(document.text), None)
+        intake.samples.add(reason, where, document.text, guard.matched_piece(document.text))
         intake.drop(reason, where)
     return kept
 

@@ -2,6 +2,7 @@
 
 runs/NAME/recipe.yaml     the resolved recipe
 runs/NAME/data            a link to the prepared shards, which runs with the same data share
+runs/NAME/data-report.html  what became of the text, by `buddy data report`
 runs/NAME/pretrain/       checkpoints/  model/  metrics.jsonl  report.html
 runs/NAME/export/         the model for other programs, a folder for each kind
 """
@@ -42,6 +43,11 @@ class Run:
     def data(self) -> Path:
         """Where the run's prepared text lies: a link."""
         return self.path / "data"
+
+    @property
+    def data_report(self) -> Path:
+        """The page about the run's text."""
+        return self.path / "data-report.html"
 
     def link_data(self, target: Path) -> None:
         """Point `data` at prepared text, by a relative path so that both can move together.
@@ -94,7 +100,9 @@ class Run:
         """
         file = self.path / "recipe.yaml"
         if not file.is_file():
-            if self.path.exists() and not (self.path.is_dir() and all(p == self.data for p in self.path.iterdir())):
+            if self.path.exists() and not (
+                self.path.is_dir() and all(p in (self.data, self.data_report) for p in self.path.iterdir())
+            ):
                 raise BuddyError(f"{self.path}: exists and is not a run; choose another folder with --run")
             return
         from buddygpt.recipe.loader import load_recipe

@@ -10,6 +10,7 @@ from buddygpt.data.prepare import find_prepared, prepare
 from buddygpt.data.prepare import verify as changes_since
 from buddygpt.data.prepared import Prepared, read_prepared
 from buddygpt.data.sources import find_sources
+from buddygpt.data.staging import CONTAMINATED
 from buddygpt.data.tokenizer import is_hub_id
 from buddygpt.data.units import fetch_sources
 from buddygpt.events import Emit, Note, Table, Text
@@ -20,6 +21,7 @@ from buddygpt.recipe.data import source_name
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
+from buddygpt.report.cleaning import DataReport, Drop, Pair, Sample, SourceReport, Stage, write_data_report
 
 SECTIONS = ("tokenizer", "data")
 """Sections of a recipe that decide what is prepared."""
@@ -89,6 +91,23 @@ def report(recipe: Recipe, prepared: Prepared, emit: Emit) -> None:
     emit(Note(f"prepared: {prepared.path}"))
 
 
+def write_page(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> Path:
+    """Tell what became of the recipe's text, and write it down as one HTML page with samples of what was removed.
+
+    Raises:
+        BuddyError: nothing is prepared for this recipe, or the page cannot be written.
+    """
+    recipe.require("data", "data")
+    prepared = _prepared(recipe, run, cache)
+    report(recipe, prepared, emit)
+    try:
+        write_data_report(run.data_report, _page(recipe, prepared))
+    except OSError as error:
+        raise BuddyError(f"{run.data_report}: cannot be written: {error.strerror}") from None
+    emit(Note(f"page: {run.data_report}"))
+    return run.data_report
+
+
 def verify(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> list[str]:
     """Compare the shards with their checksums and the sources with what was read.
 
@@ -99,9 +118,7 @@ def verify(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> list[str]:
         BuddyError: nothing is prepared for this recipe.
     """
     recipe.require("data", "data")
-    prepared = read_prepared(run.data) or find_prepared(recipe, cache)  # the run's own knows what has changed since
-    if prepared is None:
-        raise BuddyError(f"{recipe.name}: nothing is prepared below {cache}; run `buddy data` with this recipe first")
+    prepared = _prepared(recipe, run, cache)
     faults = changes_since(prepared, recipe)
     if not faults:
         shards = sum(
@@ -109,6 +126,70 @@ def verify(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> list[str]:
         )
         emit(Note(f"ok: {shards} shard(s) are as they were written, no source has changed; {prepared.path}"))
     return faults
+
+
+def _prepared(recipe: Recipe, run: Run, cache: Path) -> Prepared:
+    prepared = read_prepared(run.data) or find_prepared(recipe, cache)  # the run's own knows what has changed since
+    if prepared is None:
+        raise BuddyError(f"{recipe.name}: nothing is prepared below {cache}; run `buddy data` with this recipe first")
+    return prepared
+
+
+def _page(recipe: Recipe, prepared: Prepared) -> DataReport:
+    """The prepared folder as the page shows it."""
+    samples = prepared.samples()
+    sources = prepared.manifest["sources"]
+    leaks = {
+        reason.removeprefix(CONTAMINATED).strip(): sum(
+            source["dropped"].get(reason, {"count": 0})["count"] for source in sources.values()
+        )
+        for reason in dict.fromkeys(r for source in sources.values() for r in source["dropped"])
+        if reason.startswith(CONTAMINATED)
+    }
+    return DataReport(
+        recipe.name,
+        [_source_report(recipe, name, source) for name, source in sources.items()],
+        [
+            Sample(name, reason, taken.place, taken.text, taken.detail, taken.after)
+            for name, own in samples.items()
+            for reason, all_taken in own.taken.items()
+            for taken in all_taken
+        ],
+        [Pair(pair["kept"][1], pair["removed"][1], pair["removed"][0]) for pair in prepared.pairs()],
+        leaks,
+    )
+
+
+def _source_report(recipe: Recipe, name: str, source: dict[str, Any]) -> SourceReport:
+    rows, cleaned, splits = source["documents_in"], source["cleaned"], source["splits"]
+    origin = [(label, str(value)) for label, value in source["origin"].items() if isinstance(value, str)]
+    tokens = splits["train"]["tokens"]
+    return SourceReport(
+        name,
+        [("kind", source["kind"]), *origin, ("files", f"{len(source['files']):,}")],
+        [
+            Stage("read", rows, source["bytes_in"]),
+            Stage("cleaned", cleaned["documents"], cleaned["bytes"]),
+            Stage("kept", source["documents_out"], sum(split["bytes"] for split in splits.values())),
+        ],
+        [
+            Drop(reason, drop["count"], drop["count"] / rows, drop["first"])
+            for reason, drop in source["dropped"].items()
+        ],
+        source["edits"],
+        tokens=tokens,
+        epochs=_epochs(recipe, name, tokens),
+    )
+
+
+def _epochs(recipe: Recipe, name: str, tokens: int) -> float | None:
+    """How often training reads a source; None where the recipe has no training, or nothing of it is trained on."""
+    if recipe.pretrain is None or not tokens:
+        return None
+    assert recipe.data is not None
+    trained = [s for s in recipe.data.sources if s.validation != 1]
+    (weight,) = (s.weight for s in trained if source_name(s) == name)
+    return recipe.pretrain.tokens * weight / sum(s.weight for s in trained) / tokens
 
 
 def _read_row(name: str, source: dict[str, Any]) -> tuple[str, ...]:

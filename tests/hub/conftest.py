@@ -104,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET" and self.hub.stall:
             self.answer(data, status, told, sent=len(data) // 2)
             self.wfile.flush()
-            self.hub.stall.wait(20)
+            self.hub.stall.wait(60)
             return None
         return self.answer(data, status, told)
 

@@ -87,16 +87,16 @@ weight␣loss␣pills? forex␣signals? work␣from␣home make␣money␣(?:fas
 """
 """What spam sells; ␣ stands for a space. A phrase begins with two plain characters, an English one with five."""
 _CALLS = r"""
-加微信 加我微 加v(?:信|我|[:：]) 加扣扣 加qq 微信同号 微信号?[:：]?␣?[a-z][\w-]{5,} v信[:：] 薇信 威信[:：]
-qq群?号?[:：]?␣?\d{5,11} 扣扣[:：]?␣?\d{5,} 电话[:：]?␣?1[3-9]\d{9} 电话[:：]?␣?0\d{2,3}-?\d{7,8}
-手机号?[:：]?␣?1[3-9]\d{9} 热线[:：]?␣?[\d-]{7,} 咨询热线 咨询电话 咨询微信 免费咨询 欢迎来电 欢迎订购
+加微信 加我微 加v(?:信|我|[:：]) 加扣扣 加qq 微信同号 微信号?[:：]?␣?[a-z][a-z\d_-]{5,19} v信[:：] 薇信 威信[:：]
+qq群?号?[:：]?␣?\d{5,11} 扣扣[:：]?␣?\d{5,11} 电话[:：]?␣?1[3-9]\d{9} 电话[:：]?␣?0\d{2,3}-?\d{7,8}
+手机号?[:：]?␣?1[3-9]\d{9} 热线[:：]?␣?[\d-]{7,13} 咨询热线 咨询电话 咨询微信 免费咨询 欢迎来电 欢迎订购
 注册(?:就|即|立即)?送 立即注册 免费注册 官网开户 开户送 点击进入 点击领取 官方网址 最新网址 备用网址 手机版下
 货到付款 全国包邮 厂家直销 量大从优 诚信经营 长期有效 先办后 包过 保过 不成功不 限时抢 马上抢
 click␣here buy␣now call␣now order␣now order␣(?:online␣)?today sign␣up␣(?:now|today) no␣deposit money␣back cheapest
 free␣(?:spins|shipping|trial|bonus) limited␣time␣offer cheap␣(?:price|online|generic) best␣prices?
 without␣prescription whatsapp␣?[:+] telegram␣?[:@]
 """
-"""How spam wants to be answered."""
+"""How spam wants to be answered. No phrase is unbounded: it is tried at each of its beginnings."""
 _NOT_WITHIN = "(?:(?<![a-z])|(?![a-z]))"  # \b would see no border between Latin and Chinese
 
 

@@ -27,7 +27,7 @@ def account(
     """A source's part of the manifest, and samples of what was dropped or changed.
 
     Counts are of documents, tokens and bytes of UTF-8 text; `bytes_in` is the size of the files, of a demo
-    corpus that of its text.
+    corpus that of its text; `text_bytes_in` that of the texts in their rows.
     """
     intake = Intake()
     splits: dict[str, dict[str, Any]] = {name: dict.fromkeys(COUNTS, 0) | {"shards": []} for name in SPLITS.values()}
@@ -68,6 +68,7 @@ def account(
         "files_skipped": source.skipped,
         "documents_in": intake.rows,
         "bytes_in": made_bytes or sum(f.size for f in source.files),
+        "text_bytes_in": intake.bytes,
         "edits": counts["edits"],
         "dropped": counts["dropped"],
         "cleaned": staged_count,

@@ -96,13 +96,15 @@ def _read(
     if isinstance(value, Talk) and source.render == "chat":
         messages = tuple(replace(m, content=normalise(m.content)[0]) for m in value.messages)
         value, talk = replace(value, messages=messages), dump_talk(messages)
-    text, edits = normalise(render_text(value))
+    raw = render_text(value)
+    text, edits = normalise(raw)
     if not text:
         return _drop(intake, EMPTY, file, number)
     try:
         data = text.encode()
     except UnicodeEncodeError:
         return _drop(intake, SURROGATE, file, number)
+    intake.bytes += len(data) if text is raw else len(raw.encode())
     if cleaner is not None:
         cleaned = cleaner.clean(text)
         if cleaned.reason is not None:

@@ -27,12 +27,14 @@ class Intake:
 
     Args:
         rows: read.
+        bytes: of UTF-8 of their texts, before cleaning.
         dropped: by reason.
         edits: documents that were changed and stayed, by what was done to them.
         samples: of what was dropped or changed for what it says.
     """
 
     rows: int = 0
+    bytes: int = 0
     dropped: dict[str, Drop] = field(default_factory=dict)
     edits: dict[str, int] = field(default_factory=dict)
     samples: Samples = field(default_factory=Samples)
@@ -48,6 +50,7 @@ class Intake:
     def add(self, other: Intake) -> None:
         """Count what comes after this."""
         self.rows += other.rows
+        self.bytes += other.bytes
         for reason, drop in other.dropped.items():
             self.drop(reason, drop.first, drop.count)
         for name, count in other.edits.items():
@@ -55,9 +58,9 @@ class Intake:
         self.samples.merge(other.samples)
 
     def counts(self) -> dict[str, Any]:
-        """Rows, drops and edits as plain data."""
+        """All but the samples, as plain data."""
         dropped = {reason: vars(drop) for reason, drop in sorted(self.dropped.items(), key=lambda item: -item[1].count)}
-        return {"rows": self.rows, "dropped": dropped, "edits": dict(sorted(self.edits.items()))}
+        return {"rows": self.rows, "bytes": self.bytes, "dropped": dropped, "edits": dict(sorted(self.edits.items()))}
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain data for JSON."""
@@ -67,4 +70,4 @@ class Intake:
     def from_dict(cls, data: dict[str, Any]) -> Intake:
         """What `as_dict` gave."""
         dropped = {reason: Drop(**drop) for reason, drop in data["dropped"].items()}
-        return cls(data["rows"], dropped, data["edits"], Samples.from_dict(data["samples"]))
+        return cls(data["rows"], data["bytes"], dropped, data["edits"], Samples.from_dict(data["samples"]))

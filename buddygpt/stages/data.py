@@ -168,9 +168,9 @@ def _source_report(recipe: Recipe, name: str, source: dict[str, Any]) -> SourceR
         name,
         [("kind", source["kind"]), *origin, ("files", f"{len(source['files']):,}")],
         [
-            Stage("read", rows, source["bytes_in"]),
+            Stage("read", rows, source["text_bytes_in"]),
             Stage("cleaned", cleaned["documents"], cleaned["bytes"]),
-            Stage("kept", source["documents_out"], sum(split["bytes"] for split in splits.values())),
+            Stage("without duplicates", source["documents_out"], sum(split["bytes"] for split in splits.values())),
         ],
         [
             Drop(reason, drop["count"], drop["count"] / rows, drop["first"])

@@ -51,7 +51,6 @@ class SourceReport:
         stages: from what was read to what is trained on.
         drops: what was left out between them.
         edits: how many documents each edit changed.
-        languages: share of the letters by language, 0 to 1.
         tokens: trained on, each once; None before tokenising.
         epochs: how often training sees them; None where no length of training is known.
     """
@@ -61,7 +60,6 @@ class SourceReport:
     stages: Sequence[Stage]
     drops: Sequence[Drop] = ()
     edits: Mapping[str, int] = field(default_factory=dict)
-    languages: Mapping[str, float] = field(default_factory=dict)
     tokens: int | None = None
     epochs: float | None = None
 
@@ -167,14 +165,12 @@ def _source(source: SourceReport) -> dict[str, object]:
     ]
     drops = sorted(source.drops, key=lambda drop: -drop.documents)
     most = max((drop.documents for drop in drops), default=0)
-    languages = sorted(source.languages.items(), key=lambda item: -item[1])
     return {
         "name": source.name,
         "facts": source.facts,
         "bars": bars,
         "drops": [(d.reason, f"{d.documents:,}", _small(d.share), d.first, _length(d.documents, most)) for d in drops],
         "edits": [(name, f"{count:,}") for name, count in source.edits.items() if count],
-        "languages": [(name, _small(share), _length(share, 1.0)) for name, share in languages],
     }
 
 

@@ -32,18 +32,8 @@ CHINESE = {
     "read": "读入",
     "cleaned": "清洗后",
     "without duplicates": "去重后",
-    "without near duplicates": "去近似重复后",
-    "decontaminated": "去污染后",
     "train": "训练",
     "validation": "验证",
-    # languages and scripts
-    "zh": "中文",
-    "en": "英文",
-    "ja": "日文",
-    "ko": "韩文",
-    "ru": "俄文",
-    "ar": "阿拉伯文",
-    "other": "其他",
     # facts of a source
     "origin": "出处",
     "revision": "版本",

@@ -54,7 +54,6 @@ def report() -> DataReport:
         stages=[Stage("read", 20000, 5_000_000), Stage("cleaned", 15000, 4_000_000), Stage("train", 14999, 3_900_000)],
         drops=[Drop("low score", 1, 0.000001, "b.jsonl:9"), Drop("advertising", 4999, 0.2499, "a.jsonl:3")],
         edits={"boilerplate lines": 12},
-        languages={"en": 0.25, "zh": 0.75},
         tokens=1_000_000,
         epochs=2.0,
     )
@@ -83,7 +82,6 @@ def test_hostile_text_stays_text_wherever_it_comes_from(report):
         stages=[Stage(HOSTILE, 2, 2), Stage("train", 1, 1)],
         drops=[Drop(HOSTILE, 1, 0.5, HOSTILE)],
         edits={HOSTILE: 1},
-        languages={HOSTILE: 1.0},
     )
     sample = Sample(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE)
     samples = [sample, replace(sample, after=HOSTILE[5:]), replace(sample, text="\ud800")]
@@ -104,7 +102,6 @@ def test_figures_are_those_of_the_report(report):
     assert "网页套话 boilerplate lines12" in text
     assert "1,234" in text
     assert text.index("广告 advertising") < text.index("分数过低 low score")  # the most first
-    assert text.index("中文 zh") < text.index("英文 en")
 
 
 def test_all_is_said_to_be_kept_only_where_nothing_was_lost(report):

@@ -127,6 +127,7 @@ def _deciding(source: Source) -> dict[str, Any]:
         "map": source.map,
         "render": source.render,
         "min_score": source.min_score,
+        "stream": source.stream,  # its large files are not read in parts, so shards are others
         "files": [(file.name, file.size, file.content) for file in source.files],
     }
 

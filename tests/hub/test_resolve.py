@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import socket
 import ssl
 import threading
+from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
+from buddygpt.data.catalog import find
 from buddygpt.data.prepare import find_prepared, prepare
 from buddygpt.events import Caution, silent
 from buddygpt.hub.protocol import NoAnswer
 from buddygpt.hub.resolve import resolve
 from buddygpt.hub.wanted import HubFile, HubFiles, Wanted
+from buddygpt.recipe.data import CatalogSource
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.hub import HubSection
 from buddygpt.recipe.loader import load_recipe
@@ -284,6 +290,34 @@ def test_the_same_data_are_prepared_whichever_hub_serves(hubs, recipe, tmp_path,
     first = prepare(recipe, tmp_path / "cache", silent)
     monkeypatch.setenv("BUDDY_HUBS", "modelscope")
     assert prepare(recipe, tmp_path / "cache", silent).path == first.path
+
+
+def test_a_streamed_source_leaves_no_copy_behind(hubs, recipe, tmp_path):
+    whole = prepare(recipe, tmp_path / "cache", silent)
+    sources = [s.model_copy(update={"stream": True}) if s.kind == "hub" else s for s in recipe.data.sources]
+    streamed = recipe.model_copy(update={"data": recipe.data.model_copy(update={"sources": sources})})
+    caches = [Path(constants.HF_HUB_CACHE), Path(os.environ["MODELSCOPE_CACHE"])]
+    for cache in caches:
+        shutil.rmtree(cache, ignore_errors=True)
+    prepared = prepare(streamed, tmp_path / "other", silent)
+    left = [p for cache in (*caches, tmp_path / "other") for p in cache.rglob("*.jsonl") if p.is_file()]
+    assert left == []
+    for split in ("train", "validation"):
+        for a, b in zip(whole.open("mountains", split), prepared.open("mountains", split), strict=True):
+            assert a.tokens.tobytes() == b.tokens.tobytes()
+    assert prepared.source("mountains")["origin"] == whole.source("mountains")["origin"]
+
+
+def test_a_catalogs_data_set_is_taken_as_the_catalog_says(hubs, recipe, tmp_path, monkeypatch):
+    entry = find("firefly-pretrain").model_copy(
+        update={"huggingface": ID, "modelscope": ID, "files": ["data/*.jsonl"], "exclude": ["data/jin*"]}
+    )
+    monkeypatch.setattr("buddygpt.data.sources.find", {"firefly-pretrain": entry}.__getitem__)
+    source = CatalogSource(kind="catalog", dataset="firefly-pretrain")
+    data = recipe.data.model_copy(update={"sources": [recipe.data.sources[0], source]})
+    prepared = prepare(recipe.model_copy(update={"data": data}), tmp_path / "cache", silent)
+    told = prepared.source("firefly-pretrain")
+    assert (told["kind"], told["documents_out"], told["origin"]["id"]) == ("catalog", 80, ID)
 
 
 def test_the_remedy_works(hubs, recipe, tmp_path):

@@ -39,7 +39,7 @@ class Job:
     Args:
         recipe: as given.
         sources: found, their files known by content.
-        base: the tokenizer, where the recipe names one.
+        base: the tokenizer, where the recipe names one; the whole of it, where some of it is to be kept.
         covers: what the key is the hash of.
         cache: the folder of all prepared data.
         guarded: files of the evaluation sets that must not be trained on.
@@ -85,9 +85,12 @@ def plan_job(recipe: Recipe, cache: Path, emit: Emit, *, remember: bool = True) 
     sources = find_sources(recipe.data, recipe.hub, cache, emit, remember=remember)
     base = load_tokenizer(recipe.tokenizer.base, hubs=recipe.hub) if recipe.tokenizer.base else None
     if base is not None:
-        check_tokenizer(recipe, base)
         tokenizer: dict[str, Any] = {"hash": tokenizer_hash(base), "end": base.eos_token_id}
         tokenizer["template"] = base.chat_template  # saved with the shards, so a changed one is another result
+        if recipe.tokenizer.keep is None:
+            check_tokenizer(recipe, base)
+        else:
+            tokenizer |= {"keep": recipe.tokenizer.entries, "sample_bytes": SAMPLE_BYTES}
     else:
         tokenizer = {
             "train": recipe.tokenizer.train,
@@ -144,7 +147,8 @@ def check_space(job: Job) -> None:
         for file in source.files
     )
     bytes_per_token = 3 if job.base is not None else 2
-    width = 4 if job.base is not None and largest_id(job.base) >= 2**16 else 2
+    entries = job.recipe.tokenizer.entries or (largest_id(job.base) + 1 if job.base is not None else 0)
+    width = 4 if entries > 2**16 else 2
     done = sum(path.stat().st_size for path in job.path.rglob("*") if path.is_file())
     need = text * (0.5 + width / bytes_per_token) - done  # texts, compressed; tokens
     free = free_bytes(job.path)

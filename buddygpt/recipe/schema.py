@@ -42,6 +42,12 @@ class Recipe(Section):
                 "tokenizer.train",
                 f"{self.tokenizer.train} entries, but the model has {self.model.vocab_size} rows (model.vocab_size)",
             )
+        if self.tokenizer.keep and self.tokenizer.entries != self.model.vocab_size:
+            raise FieldError(
+                "tokenizer.keep",
+                f"{self.tokenizer.entries} entries, but the model has {self.model.vocab_size} rows; "
+                f"set model.vocab_size to {self.tokenizer.entries}",
+            )
         if self.pretrain and self.pretrain.sequence_length > self.model.max_position_embeddings:
             raise FieldError(
                 "pretrain.sequence_length",

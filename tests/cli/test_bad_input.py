@@ -59,6 +59,10 @@ def test_a_near_name_is_offered(refused, tmp_path):
     [
         ("tokenizer.train=401", "tokenizer.train: 401 entries, but the model has 400 rows"),
         (
+            "tokenizer={base: qwen3, keep: 32768, train: null}",
+            "tokenizer.keep: 32768 entries, but the model has 400 rows; set model.vocab_size to 32768",
+        ),
+        (
             "pretrain.sequence_length=128; pretrain.tokens_per_batch=256",
             "128 tokens, but the model has only 64 positions",
         ),

@@ -39,7 +39,7 @@ def test_version_and_debug(buddy, tmp_path):
 
 def test_recipes(buddy, tmp_path):
     listed = buddy("recipes").out
-    assert all(f"{name} " in listed for name in ("tiny", "0.1b", "0.3b", "0.3b-mla", "0.7b-moe"))
+    assert all(f"{name} " in listed for name in ("tiny", "0.1b", "0.1b-32k", "0.3b", "0.3b-mla", "0.7b-moe"))
     assert buddy("recipes", "show", "tiny").out == (ROOT / "recipes" / "tiny.yaml").read_text()
     assert "validation: 0.03" in buddy("recipes", "show", "tiny", "--resolved").out
     for name in shipped_recipes():

@@ -22,7 +22,8 @@ MOE = (
     "model.mlp={kind: moe, n_routed_experts: 4, num_experts_per_tok: 2, n_shared_experts: 1, "
     "moe_intermediate_size: 24, router_aux_loss_coef: 1e-4}"
 )
-KINDS = {"tiny": (), "0.1b": (), "0.3b": (), "0.3b-mla": (MLA,), "0.7b-moe": (MLA, MOE)}
+KEEP = ("tokenizer={base: qwen3, keep: 400, train: null}", "model.vocab_size=448")
+KINDS = {"tiny": (), "0.1b": (), "0.1b-32k": KEEP, "0.3b": (), "0.3b-mla": (MLA,), "0.7b-moe": (MLA, MOE)}
 """Each recipe with the overrides that shrink its variants and keep their kinds."""
 
 

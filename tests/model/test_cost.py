@@ -93,7 +93,8 @@ def test_causal_attention_needs_half_of_the_square():
 
 
 @pytest.mark.parametrize(
-    ("name", "flops"), [("0.1b", 0.99e9), ("0.3b", 2.44e9), ("0.3b-mla", 2.645e9), ("0.7b-moe", 2.537e9)]
+    ("name", "flops"),
+    [("0.1b", 0.99e9), ("0.1b-32k", 0.4435e9), ("0.3b", 2.44e9), ("0.3b-mla", 2.645e9), ("0.7b-moe", 2.537e9)],
 )
 def test_training_flops_of_the_family(name, flops):
     """Six for each weight that a product uses, and the scores of 1,024 tokens; idle experts cost nothing."""

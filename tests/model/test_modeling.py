@@ -13,6 +13,7 @@ from buddygpt.recipe.shipped import shipped_recipes
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without")
 PARAMETERS = {
     "0.1b": 158_974_464,
+    "0.1b-32k": 67_658_496,
     "0.3b": 381_900_800,
     "0.3b-mla": 433_026_432,
     "0.7b-moe": 803_546_880,

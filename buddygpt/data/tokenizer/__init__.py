@@ -1,4 +1,4 @@
-"""Tokenizers: Qwen3's rebuilt offline, trained ones of any size, and encoding in which text stays text.
+"""Tokenizers: Qwen3's rebuilt offline or trimmed, trained ones of any size, and encoding in which text stays text.
 
 Every tokenizer made here is a byte-level BPE behind Qwen's pipeline: NFC normalisation, Qwen's splitting
 pattern (words, single digits, runs of punctuation, white space), bytes. Nothing is unknown and nothing is
@@ -12,14 +12,19 @@ from buddygpt.data.tokenizer.bpe import END_OF_TEXT, train_tokenizer
 from buddygpt.data.tokenizer.content import largest_id, tokenizer_hash
 from buddygpt.data.tokenizer.documents import DocumentEncoder, encode_documents
 from buddygpt.data.tokenizer.loader import is_hub_id, load_tokenizer
+from buddygpt.data.tokenizer.trim import choose_tokens, count_tokens, kept_tokens, trim
 
 __all__ = [
     "END_OF_TEXT",
     "DocumentEncoder",
+    "choose_tokens",
+    "count_tokens",
     "encode_documents",
     "is_hub_id",
+    "kept_tokens",
     "largest_id",
     "load_tokenizer",
     "tokenizer_hash",
     "train_tokenizer",
+    "trim",
 ]

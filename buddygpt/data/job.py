@@ -136,11 +136,29 @@ def _deciding(source: Source) -> dict[str, Any]:
 
 
 def check_space(job: Job) -> None:
-    """See that intermediate and token files will fit, by a rough guess at how much text the sources hold.
+    """See that intermediate and token files will fit.
 
     Raises:
         BrokenOff: they will not; names both figures.
     """
+    text, need, free = *_needed(job), free_bytes(job.path)
+    if free < need:
+        raise BrokenOff(
+            f"{job.path}: about {spell_bytes(need)} are needed to prepare {spell_bytes(text)} of text, "
+            f"{spell_bytes(free)} are free; free some, or choose a run folder on a larger disk with --run"
+        )
+
+
+def disk_full(job: Job) -> BrokenOff:
+    """What is told when the disk is full in the midst of the work."""
+    return BrokenOff(
+        f"{job.path}: no space left; about {spell_bytes(_needed(job)[1])} more are needed, "
+        f"{spell_bytes(free_bytes(job.path))} are free; free some and start again to go on from here"
+    )
+
+
+def _needed(job: Job) -> tuple[float, float]:
+    """Bytes of text that the sources hold, and of files still to be written, by a rough guess."""
     text = sum(
         file.size * (3 if file.demo else _EXPANSION.get(Path(file.name).suffix.lower(), 1))
         for source in job.sources
@@ -150,10 +168,4 @@ def check_space(job: Job) -> None:
     entries = job.recipe.tokenizer.entries or (largest_id(job.base) + 1 if job.base is not None else 0)
     width = 4 if entries > 2**16 else 2
     done = sum(path.stat().st_size for path in job.path.rglob("*") if path.is_file())
-    need = text * (0.5 + width / bytes_per_token) - done  # texts, compressed; tokens
-    free = free_bytes(job.path)
-    if free < need:
-        raise BrokenOff(
-            f"{job.path}: about {spell_bytes(need)} are needed to prepare {spell_bytes(text)} of text, "
-            f"{spell_bytes(free)} are free; free some, or choose a run folder on a larger disk with --run"
-        )
+    return text, max(0.0, text * (0.5 + width / bytes_per_token) - done)  # texts, compressed; tokens

@@ -24,7 +24,7 @@ from buddygpt.data.duplicates import MatchStep, count_parts, settle_duplicates
 from buddygpt.data.executor import execute
 from buddygpt.data.fates import write_fates
 from buddygpt.data.items import read_items
-from buddygpt.data.job import Job, check_space, plan_job
+from buddygpt.data.job import Job, check_space, disk_full, plan_job
 from buddygpt.data.minhash import MinHash
 from buddygpt.data.prepared import FORMAT, Prepared, read_prepared
 from buddygpt.data.shards import TokeniseStep
@@ -58,23 +58,23 @@ def prepare(recipe: Recipe, cache: Path, emit: Emit) -> Prepared:
             return found
         check_space(job)
         job.path.mkdir(parents=True, exist_ok=True)
-        lock = cache / f"{job.key}.lock"
+    except OSError as error:
+        raise BuddyError(f"{error.filename or cache}: cannot be written: {error.strerror or error}") from error
+    lock = cache / f"{job.key}.lock"
+    try:
         with _locked(lock, emit):
-            found = read_prepared(job.path)
-            if found is None:
-                try:
-                    found = _prepare(job, emit)
-                except BrokenOff:
-                    raise
-                except BuddyError:  # once the input is mended, it is prepared under another key
-                    shutil.rmtree(job.path, ignore_errors=True)
-                    lock.unlink(missing_ok=True)
-                    raise
+            found = read_prepared(job.path) or _prepare(job, emit)
             shutil.rmtree(job.work, ignore_errors=True)
             return found
+    except BrokenOff:
+        raise
+    except BuddyError:  # once the input is mended, it is prepared under another key
+        shutil.rmtree(job.path, ignore_errors=True)
+        lock.unlink(missing_ok=True)
+        raise
     except OSError as error:
         if is_disk_full(error):
-            raise BrokenOff(f"{cache}: no space left; free some and start again to go on from here") from error
+            raise disk_full(job) from error
         raise BuddyError(f"{error.filename or cache}: cannot be written: {error.strerror or error}") from error
 
 

@@ -356,7 +356,9 @@ def test_a_full_disk_is_one_line(tmp_path, many, monkeypatch, workers, make_reci
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(prepare_module, "write_fates", full)
-    with pytest.raises(BuddyError, match="no space left; free some and start again"):
+    with pytest.raises(
+        BuddyError, match=r"no space left; about .* more are needed, .* are free; free some and start again"
+    ):
         prepare(make_recipe(many, workers=workers), tmp_path / "cache", silent)
 
 

@@ -25,7 +25,6 @@ from buddygpt.data.tokenizer import (
 from buddygpt.data.tokenizer.bpe import assemble
 from buddygpt.events import silent
 from buddygpt.recipe.errors import BuddyError
-from tests.data.test_prepare import contents, make_texts, recipe, write
 from tests.data.test_tokenizer import CORPORA, QWEN3_ADDED, SNIPPETS, corpus_texts, mixed_texts, nfc
 
 SIZE = 2048
@@ -202,10 +201,10 @@ def small_qwen3(trimmed, tmp_path, monkeypatch):
     return load_tokenizer("qwen3")
 
 
-def test_prepared_with_what_its_training_text_uses(tmp_path, full):
+def test_prepared_with_what_its_training_text_uses(tmp_path, full, make_recipe, make_texts, write):
     path = write(tmp_path / "a.jsonl", make_texts(1, 100))
     held_out = {"kind": "files", "paths": [write(tmp_path / "b.jsonl", ["麒麟瑪瑙" * 2000])], "validation": 1}
-    prepared = prepare(recipe(path, held_out, vocab_size=512, tokenizer=KEEP), tmp_path / "cache", silent)
+    prepared = prepare(make_recipe(path, held_out, vocab_size=512, tokenizer=KEEP), tmp_path / "cache", silent)
     facts, tokenizer = prepared.manifest["tokenizer"], prepared.tokenizer()
     kept = kept_tokens(tokenizer, full)
     assert len(kept) == facts["entries"] == 512 and facts["dtype"] == "uint16" and facts["name"] == "qwen3"
@@ -215,34 +214,37 @@ def test_prepared_with_what_its_training_text_uses(tmp_path, full):
     assert len(tokenizer("麒麟")["input_ids"]) > 3  # stands in held-out text alone
 
 
-def test_neither_workers_nor_the_order_of_documents_change_it(tmp_path, small_qwen3, monkeypatch):
+def test_neither_workers_nor_the_order_of_documents_change_it(
+    tmp_path, small_qwen3, monkeypatch, make_recipe, make_texts, write, contents
+):
     monkeypatch.setattr("buddygpt.data.staging.BATCH_BYTES", 1)  # a task for each file
     many = {"kind": "files", "paths": [write(tmp_path / f"{n}.jsonl", make_texts(n)) for n in range(5)]}
     one, two = (
-        prepare(recipe(many, vocab_size=512, tokenizer=KEEP, workers=w), tmp_path / f"cache{w}", silent) for w in (1, 2)
+        prepare(make_recipe(many, vocab_size=512, tokenizer=KEEP, workers=w), tmp_path / f"cache{w}", silent)
+        for w in (1, 2)
     )
     assert contents(one.path) == contents(two.path)
     turned = [text for n in range(5) for text in make_texts(n)][::-1]
-    other = recipe(write(tmp_path / "turned.jsonl", turned), vocab_size=512, tokenizer=KEEP)
+    other = make_recipe(write(tmp_path / "turned.jsonl", turned), vocab_size=512, tokenizer=KEEP)
     again = prepare(other, tmp_path / "cache", silent).manifest["tokenizer"]
     assert again == one.manifest["tokenizer"]
 
 
-def test_the_key_covers_what_is_kept(tmp_path, small_qwen3, monkeypatch):
+def test_the_key_covers_what_is_kept(tmp_path, small_qwen3, monkeypatch, make_recipe, make_texts, write):
     path = write(tmp_path / "a.jsonl", make_texts(0))
     sizes = ((512, KEEP), (576, {"base": "qwen3", "keep": 576}), (SIZE, {"base": "qwen3"}))
-    recipes = [recipe(path, vocab_size=size, tokenizer=section) for size, section in sizes]
+    recipes = [make_recipe(path, vocab_size=size, tokenizer=section) for size, section in sizes]
     paths = [prepare(wanted, tmp_path / "cache", silent).path for wanted in recipes]
     assert len(set(paths)) == 3 and [find_prepared(wanted, tmp_path / "cache").path for wanted in recipes] == paths
-    spelt = recipe(path, vocab_size=512, tokenizer={"base": "qwen3", "keep": 512})
+    spelt = make_recipe(path, vocab_size=512, tokenizer={"base": "qwen3", "keep": 512})
     assert find_prepared(spelt, tmp_path / "cache").path == paths[0]
     monkeypatch.setattr("buddygpt.data.job.SAMPLE_BYTES", 1000)
     assert find_prepared(recipes[0], tmp_path / "cache") is None and find_prepared(recipes[2], tmp_path / "cache")
 
 
-def test_of_much_text_a_sample_is_counted(tmp_path, small_qwen3, monkeypatch):
+def test_of_much_text_a_sample_is_counted(tmp_path, small_qwen3, monkeypatch, make_recipe, write):
     path = write(tmp_path / "a.jsonl", [text * 3 for text in mixed_texts(7, 100)])
-    wanted = recipe(path, vocab_size=512, tokenizer=KEEP)
+    wanted = make_recipe(path, vocab_size=512, tokenizer=KEEP)
     whole = prepare(wanted, tmp_path / "cache", silent).manifest["tokenizer"]
     for module in ("job", "vocabulary"):
         monkeypatch.setattr(f"buddygpt.data.{module}.SAMPLE_BYTES", whole["chosen_on"]["bytes"] // 2)
@@ -251,8 +253,8 @@ def test_of_much_text_a_sample_is_counted(tmp_path, small_qwen3, monkeypatch):
     assert abs(part["chosen_on"]["sampled_share"] - 0.5) < 0.01 and part["hash"] != whole["hash"]
 
 
-def test_nothing_is_counted_twice(tmp_path, small_qwen3, monkeypatch):
-    wanted = recipe(write(tmp_path / "a.jsonl", make_texts(0)), vocab_size=512, tokenizer=KEEP)
+def test_nothing_is_counted_twice(tmp_path, small_qwen3, monkeypatch, make_recipe, make_texts, write, contents):
+    wanted = make_recipe(write(tmp_path / "a.jsonl", make_texts(0)), vocab_size=512, tokenizer=KEEP)
 
     def stop(event):
         if getattr(event, "task", "") == "prepare: tokenise":
@@ -277,6 +279,6 @@ def test_nothing_is_counted_twice(tmp_path, small_qwen3, monkeypatch):
         ({"base": "qwen3", "keep": 151_617}, 151_669, "less than or equal to 151616"),
     ],
 )
-def test_faults(tmp_path, section, vocab_size, told):
+def test_faults(tmp_path, section, vocab_size, told, make_recipe):
     with pytest.raises(ValueError, match=told.replace("(", r"\(")):
-        recipe("a.jsonl", vocab_size=vocab_size, tokenizer=section)
+        make_recipe("a.jsonl", vocab_size=vocab_size, tokenizer=section)

@@ -208,7 +208,7 @@ def _walk_tar(path: Path, ledger: _Ledger) -> Iterator[tuple[Member, BinaryIO]]:
     packed = bool(split_name(ledger.name)[1])
     stated = 0
     with _told(ledger.name), Slice(path, ledger.name) as raw, unpacked(raw, ledger.name) as stream:
-        blocks = _Blocks(stream)
+        blocks = _Blocks(stream if packed else raw)  # of which the members need not be read
         with tarfile.TarFile(fileobj=blocks, encoding="utf-8") as archive:
             while (info := archive.next()) is not None:
                 archive.members = []  # else all headers stay in memory
@@ -232,7 +232,7 @@ def _walk_tar(path: Path, ledger: _Ledger) -> Iterator[tuple[Member, BinaryIO]]:
         if blocks.last.strip(b"\0") or len(blocks.last) < _TAR_BLOCK:  # which tarfile takes for the end in silence
             raise EOFError("no end, or no header where one should be")
         rest = 0
-        for block in iter(partial(stream.read, CHUNK), b""):
+        for block in iter(partial(blocks.read, CHUNK), b""):
             rest += len(block)
             if block.strip(b"\0"):
                 raise BuddyError(f"{ledger.name}: more follows after the archive's end; if two are joined, part them")

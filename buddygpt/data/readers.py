@@ -8,6 +8,7 @@ file; a large file can be read in parts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from buddygpt.data.files.arrays import read_json
 from buddygpt.data.files.lines import Rows, read_json_lines, read_text
 from buddygpt.data.files.names import KNOWN, format_of, is_archive, is_whole_document, place, split_name
 from buddygpt.data.files.parts import PART_BYTES, Part, find_parts
-from buddygpt.data.files.streams import Slice, told, unpacked
+from buddygpt.data.files.streams import CHUNK, Slice, told, unpacked
 from buddygpt.data.files.tables import read_csv, read_tsv
 from buddygpt.recipe.errors import BuddyError
 
@@ -75,7 +76,7 @@ def read_rows(
             groups, before = (range(part.start, part.stop), part.rows) if part else (None, 0)
             yield from parquet.read_parquet(path, name, columns, groups, before)
         elif part is not None:
-            with Slice(path, name, part.start, part.stop) as lines:
+            with BufferedReader(Slice(path, name, part.start, part.stop), CHUNK) as lines:
                 yield from read_json_lines(lines, name, part.rows)
         else:
             with Slice(path, name) as raw:

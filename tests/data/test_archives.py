@@ -353,6 +353,16 @@ def test_a_header_of_any_length_is_not_taken_into_memory(tmp_path, kind):
     assert refusal(path).startswith("x.tar.gz: cut short or damaged (a header of 60,0")
 
 
+def test_a_plain_tar_is_listed_without_reading_its_members(tmp_path):
+    path = pack(tmp_path / "x.tar", {"a.jsonl": b"x" * (1 << 20), "b.jsonl": b"x" * (1 << 20)})
+    seen = []
+    read = archives.Forward.readinto
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archives.Forward, "readinto", lambda self, buffer: seen.append(len(buffer)) or read(self, buffer))
+        assert len(list_members(path, path.name).members) == 2
+    assert sum(seen) < 1 << 20
+
+
 def test_an_archive_with_nothing_to_read(tmp_path):
     for suffix in SUFFIXES:
         path = pack(tmp_path / f"x{suffix}", {"a.bin": b"x"})

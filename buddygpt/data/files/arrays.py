@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, BinaryIO
+from io import BufferedReader
+from typing import Any
 
+import numpy as np
 import orjson
 
 from buddygpt.data.files.encodings import BOM, not_utf8, without_mark
@@ -32,15 +34,15 @@ _TURN = {"role", "from", "human", "user"}
 """Columns of which a turn of a conversation has one: a list of turns is a row's own."""
 
 
-def read_json(file: BinaryIO, name: str) -> Rows:
+def read_json(file: BufferedReader, name: str) -> Rows:
     """The rows of a .json file.
 
     Raises:
         BuddyError: no JSON, not UTF-8, a row longer than LIMIT, or an object around the rows.
     """
-    head = without_mark(file.read(CHUNK), name)
+    head = without_mark(file.peek(CHUNK), name)
     if head.lstrip()[:1] == b"[":
-        yield from _read_array(file, name, head)
+        yield from _read_array(file, name)
     else:
         yield from _read_objects(file, name, head)
 
@@ -56,9 +58,9 @@ def are_lines(head: bytes) -> bool:
         return False
 
 
-def _read_objects(file: BinaryIO, name: str, head: bytes) -> Rows:
+def _read_objects(file: BufferedReader, name: str, head: bytes) -> Rows:
     """JSON lines; an object over several lines, or around the list of rows, is told as such."""
-    rows = read_json_lines(file, name, head=head)
+    rows = read_json_lines(file, name)
     try:
         first = next(rows, None)
     except BuddyError:
@@ -91,9 +93,8 @@ def _wrapped(name: str, key: str) -> BuddyError:
     )
 
 
-def _read_array(file: BinaryIO, name: str, head: bytes) -> Rows:
-    window = _Window(file, name, head)
-    window.drop(head.index(b"[") + 1)
+def _read_array(file: BufferedReader, name: str) -> Rows:
+    window = _Window(file, name)
     number, joint = 0, b""
     while not window.closed:
         window.fill(WINDOW)
@@ -110,29 +111,32 @@ class _Window:
     """A stretch of an array's text, that begins where a row may begin.
 
     Args:
-        file: the stream, or the rest of it.
+        file: the stream.
         name: what messages call it.
-        head: what was already read of it.
     """
 
-    def __init__(self, file: BinaryIO, name: str, head: bytes):
-        self._file, self._name, self._text = file, name, head
+    def __init__(self, file: BufferedReader, name: str):
+        self._file, self._name, self._text = file, name, b""
         self._line, self._column = 1, 1
         self._last = False
         self.closed = False
+        self.fill(CHUNK)
+        self._text = self._text.removeprefix(BOM)
+        self.drop(self._text.index(b"[") + 1)
 
     def drop(self, size: int) -> None:
         """Leave bytes behind, whole characters, and keep the count of lines and columns."""
         feeds, feed = self._text.count(b"\n", 0, size), self._text.rfind(b"\n", 0, size)
         self._line, self._column = self._line + feeds, 1 if feeds else self._column
-        self._column += len(self._text[feed + 1 : size].decode())
+        tail = np.frombuffer(self._text, np.int8, size - feed - 1, feed + 1)
+        self._column += int(np.count_nonzero(tail >= -64))  # all bytes but those that continue a character
         self._text = self._text[size:]
 
     def fill(self, size: int) -> None:
         """Read on until the window holds so many bytes, or the last."""
         blocks, held = [self._text], len(self._text)
         while held < size and not self._last:
-            block = self._file.read(CHUNK)
+            block = self._file.read(max(size - held, CHUNK))
             self._last = not block
             blocks.append(block)
             held += len(block)
@@ -145,13 +149,13 @@ class _Window:
             joint: a row's end, the comma and the next one's beginning, as they were seen last.
         """
         if self._last:
-            run, used = self._text, len(self._text)
+            parts, used = [b"[", self._text], len(self._text)
         elif joint and (end := self._text.rfind(joint) + 1):
-            run, used = self._text[:end] + b"]", end - 1 + joint.index(b",") + 1
+            parts, used = [b"[", memoryview(self._text)[:end], b"]"], end + joint.index(b",")
         else:
             return None
         try:
-            rows = orjson.loads(b"[" + run)
+            rows = orjson.loads(b"".join(parts))
         except orjson.JSONDecodeError:
             return None
         if not rows:  # the array is empty, or ends in a comma

@@ -20,49 +20,32 @@ Rows = Iterator[tuple[int, Any]]
 """Row numbers and rows; a row is a mapping of columns, or whatever else the file holds in its place."""
 
 
-def split_lines(file: BinaryIO, name: str, before: int = 0, head: bytes = b"") -> Iterator[tuple[int, bytes]]:
-    """Numbered lines without their line feeds; the first line of a file loses its byte order mark.
+def split_lines(file: BinaryIO, name: str, before: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines with their line feeds; the first line of a file loses its byte order mark.
 
     Args:
-        file: the stream.
+        file: the stream, buffered.
         name: what messages call it.
         before: lines of the file that come before the stream.
-        head: what was already read of the stream.
 
     Raises:
         BuddyError: a line longer than LIMIT, or UTF-16.
     """
-    block = head or file.read(CHUNK)
-    if not before:
-        block = without_mark(block, name)
-    number, parts, held = before, [], 0
-    while block:
-        cut = block.rfind(b"\n")
-        if cut < 0:
-            parts.append(block)
-            held += len(block)
-        else:
-            parts.append(block[:cut])
-            lines = b"".join(parts).split(b"\n")
-            if len(lines[0]) > LIMIT:
-                raise _too_long(name, number + 1)
-            yield from enumerate(lines, number + 1)
-            number += len(lines)
-            parts, held = [block[cut + 1 :]], len(block) - cut - 1
-        if held > LIMIT:
-            raise _too_long(name, number + 1)
-        block = file.read(CHUNK)
-    if held:
-        yield number + 1, b"".join(parts)
+    for number, line in enumerate(iter(partial(file.readline, LIMIT + 1), b""), before + 1):
+        if len(line) > LIMIT and not line.endswith(b"\n"):
+            raise BuddyError(
+                f"{name}:{number}: a line of more than {LIMIT_WORDS}; right is one row a line; remove or split it"
+            )
+        yield number, line if number > 1 else without_mark(line, name)
 
 
-def read_json_lines(file: BinaryIO, name: str, before: int = 0, head: bytes = b"") -> Rows:
+def read_json_lines(file: BinaryIO, name: str, before: int = 0) -> Rows:
     """One row a line; blank lines are none, but count.
 
     Raises:
         BuddyError: a line that is no JSON, or as `split_lines`.
     """
-    for number, line in split_lines(file, name, before, head):
+    for number, line in split_lines(file, name, before):
         try:
             row = orjson.loads(line)
         except orjson.JSONDecodeError:
@@ -105,9 +88,3 @@ def _parse_otherwise(line: bytes, where: str) -> Any:
         raise BuddyError(f"{where}: not JSON: {error.msg} at column {error.colno}; mend or remove the line") from None
     except (RecursionError, ValueError) as error:  # nested without end, a number of thousands of digits
         raise BuddyError(f"{where}: JSON that cannot be read ({error}); remove the row") from None
-
-
-def _too_long(name: str, number: int) -> BuddyError:
-    return BuddyError(
-        f"{name}:{number}: a line of more than {LIMIT_WORDS}; right is one row a line; remove or split it"
-    )

@@ -172,20 +172,19 @@ class Checked(io.RawIOBase):
 
 
 @contextmanager
-def unpacked(raw: BinaryIO, name: str) -> Iterator[BinaryIO]:
-    """A stream of what a file holds, decompressed as its name says.
+def unpacked(raw: io.RawIOBase, name: str) -> Iterator[io.BufferedReader]:
+    """A buffered stream of what a file holds, decompressed as its name says.
 
     Memory stays bounded whatever the ratio: no more is unpacked than a `read` asks for, by a window of 128 MB.
     """
     compression = split_name(name)[1]
+    stream: Any = raw
     if compression == ".gz":
-        with gzip.GzipFile(fileobj=raw) as file:
-            yield file
+        stream = gzip.GzipFile(fileobj=raw)
     elif compression == ".zst":
         import pyarrow as pa
 
         # unlike zstandard's own reader, Arrow's notices a file that was cut short
-        with pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd") as file:
-            yield file
-    else:
-        yield raw
+        stream = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
+    with io.BufferedReader(stream, CHUNK) as file:
+        yield file

@@ -82,6 +82,6 @@ class _Lines:
         if b"\0" in line:
             raise BuddyError(f"{self._name}:{self._number}: a NUL byte; remove it, or fetch the file again")
         try:
-            return line.decode("utf-8") + "\n"
+            return line.decode("utf-8")
         except UnicodeDecodeError as error:
             raise not_utf8(f"{self._name}:{self._number}", line, error.start) from None

@@ -34,7 +34,7 @@ def dump(rows: list, style: dict) -> bytes:
 
 def read(data: bytes, window: int, chunk: int = 7) -> list:
     with patch.object(arrays, "WINDOW", window), patch.object(arrays, "CHUNK", chunk):
-        rows = list(read_json(io.BytesIO(data), "a.json"))
+        rows = list(read_json(io.BufferedReader(io.BytesIO(data), chunk), "a.json"))
     assert [n for n, _ in rows] == list(range(1, len(rows) + 1))
     return [row for _, row in rows]
 

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from datatrove.pipeline.base import PipelineStep
 
@@ -122,7 +123,7 @@ def _prepare(job: Job, emit: Emit) -> Prepared:
     if near := data.near_duplicates:
         minhash = MinHash(near.threshold, near.ngram, near.min_ngrams)
         emit(Note(f"near duplicates: {minhash.describe()}"))
-    guard = _guard(job, emit)
+    guard, guarded = _guard(job, emit)
     cleaner = Cleaner(data.clean) if data.clean else None
     run(ReadStep(batches, staged.folder, job.recipe.hub, cleaner, minhash, guard), len(batches), "read")
     check_unchanged(sources)
@@ -149,6 +150,7 @@ def _prepare(job: Job, emit: Emit) -> Prepared:
         "key": job.key,
         "covers": job.covers,
         "tokenizer": facts,
+        "decontaminate": guarded,
         "near_duplicates": minhash and vars(minhash) | {"told": minhash.describe()},
         "sources": {name: counts for name, (counts, _) in accounts.items()},
         "versions": {name: importlib.metadata.version(name) for name in ("buddygpt", "datatrove", "tokenizers")},
@@ -159,18 +161,19 @@ def _prepare(job: Job, emit: Emit) -> Prepared:
     return prepared
 
 
-def _guard(job: Job, emit: Emit) -> Path | None:
-    """The pieces of the evaluation sets that must not be trained on, in a file for all tasks."""
+def _guard(job: Job, emit: Emit) -> tuple[Path, dict[str, Any]] | tuple[None, None]:
+    """The pieces of the evaluation sets that must not be trained on, in a file for all tasks; and how many there are."""
     data = job.recipe.data
     if data is None or data.decontaminate is None:
-        return None
+        return None, None
     path = job.work / "guard.npz"
     contamination = Contamination.build(read_items(job.guarded), data.decontaminate.ngram)
     rows = tuple((guard.name, f"{guard.items:,}", f"{guard.guarded:,}") for guard in contamination.guards)
     emit(Table("evaluation sets kept out", ("set", "items", "long enough to be found"), rows))
     job.work.mkdir(parents=True, exist_ok=True)
     contamination.save(path)
-    return path
+    sets = {guard.name: {"items": guard.items, "guarded": guard.guarded} for guard in contamination.guards}
+    return path, {"ngram": contamination.ngram, "sets": sets}
 
 
 @contextmanager

@@ -117,7 +117,7 @@ def test_evaluation_sets_are_kept_out(tmp_path, make_recipe, write, texts_of):
     assert table.rows == (("exam", "1", "1"),)
     (sample,) = json.loads((prepared.path / "samples.json").read_text("utf-8"))["sources"]["a"].values()
     assert leaked[:50] in str(sample)
-    assert prepared.manifest["covers"]["decontaminate"]["ngram"] == 13
+    assert prepared.manifest["decontaminate"] == {"ngram": 13, "sets": {"exam": {"items": 1, "guarded": 1}}}
     exam.write_bytes(b"PK")  # another set is another result
     assert find_prepared(wanted, tmp_path / "cache") is None
     with pytest.raises(BuddyError, match=r"exam\.zip: no whole archive"):

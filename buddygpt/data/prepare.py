@@ -162,7 +162,7 @@ def _prepare(job: Job, emit: Emit) -> Prepared:
 
 
 def _guard(job: Job, emit: Emit) -> tuple[Path, dict[str, Any]] | tuple[None, None]:
-    """The pieces of the evaluation sets that must not be trained on, in a file for all tasks; and how many there are."""
+    """The pieces of evaluation sets that must not be trained on, in a file for all tasks; and how many there are."""
     data = job.recipe.data
     if data is None or data.decontaminate is None:
         return None, None

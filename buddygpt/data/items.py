@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from buddygpt.data.archives import list_members, open_member
+from buddygpt.data.archives import Member, list_members, open_member
 from buddygpt.data.files.streams import told
-from buddygpt.data.readers import format_of, is_archive, read_rows
+from buddygpt.data.readers import format_of, is_archive, is_whole_document, read_rows
 from buddygpt.recipe.errors import BuddyError
 
 _TITLES = {"question", "problem", "prompt", "text", "input", "instruction"}
@@ -68,7 +68,13 @@ def _is_mark(text: str) -> bool:
 
 
 def _read_file(path: Path) -> Iterator[Any]:
-    for member in list_members(path, path.name).members if is_archive(path.name) else [None]:
+    members: list[Member | None] = [None]
+    if is_archive(path.name):
+        rows = [m for m in list_members(path, path.name).members if not is_whole_document(m.name)]
+        if not rows:
+            raise BuddyError(f"{path.name}: no file with rows in it; give the files of an evaluation set")
+        members = sorted(rows, key=lambda member: member.name)
+    for member in members:
         name = f"{path.name}/{member.name}" if member else path.name
         if format_of(name) == ".csv":
             with told(name), open_member(path, name, member) if member else path.open("rb") as file:

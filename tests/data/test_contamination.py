@@ -190,7 +190,7 @@ def test_items_are_read_from_tables_lines_arrays_and_archives_in_place(tmp_path)
 @pytest.mark.parametrize(
     ("name", "data", "told"),
     [
-        ("set.zip", b"PK\x03\x04 cut", "not a whole archive"),
+        ("set.zip", b"PK\x03\x04 cut", "no whole archive"),
         ("set.csv", "问题,答案\n".encode("gb18030") * 2, "not UTF-8"),
         ("set.csv", b'question\n"' + b"a" * 200_000 + b'"\n', "set.csv:2: not CSV"),
         ("set.doc", b"question", "unknown kind of file"),
@@ -210,7 +210,7 @@ def test_a_set_that_cannot_be_read_is_named_in_one_line(tmp_path, name, data, to
 def test_an_archive_without_items_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         archive.writestr("README.txt", "no items")
-    with pytest.raises(BuddyError, match=r"no \.csv"):
+    with pytest.raises(BuddyError, match="no file with rows in it"):
         list(read_items([tmp_path / "set.zip"]))
 
 

@@ -92,10 +92,12 @@ def _read(
         value = adapter.read(row)
     except Dropped as drop:
         return _drop(intake, drop.reason, file, number)
-    talk = None
+    talk, changed = None, list(value.edits)
     if isinstance(value, Talk) and source.render == "chat":
-        messages = tuple(replace(m, content=normalise(m.content)[0]) for m in value.messages)
-        value, talk = replace(value, messages=messages), dump_talk(messages)
+        value = _normalise_talk(value, changed)
+        if not all(message.content for message in value.messages):
+            return _drop(intake, EMPTY, file, number)
+        talk = dump_talk(value.messages)
     raw = render_text(value)
     text, edits = normalise(raw)
     if not text:
@@ -115,10 +117,20 @@ def _read(
             for edit in cleaned.edits:
                 intake.samples.add(edit, place_of(file, number), text, after=cleaned.text)
             text, data, edits = cleaned.text, cleaned.text.encode(), (*edits, *cleaned.edits)
-    for edit in (*value.edits, *edits):
+    for edit in dict.fromkeys((*changed, *edits)):
         intake.edit(edit)
     digest = xxhash.xxh3_128_intdigest(data)
     return Document(number, text, talk, len(data), (digest >> 64, digest & (2**64 - 1)))
+
+
+def _normalise_talk(talk: Talk, edits: list[str]) -> Talk:
+    """A talk whose messages are what `normalise` makes of them, each by itself."""
+    messages = []
+    for message in talk.messages:
+        (content, first), (reasoning, second) = normalise(message.content), normalise(message.reasoning)
+        edits += (*first, *second)
+        messages.append(replace(message, content=content, reasoning=reasoning))
+    return replace(talk, messages=tuple(messages))
 
 
 def _drop(intake: Intake, reason: str, file: InputFile, number: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from buddygpt.data.archives import Member, list_members, open_member
-from buddygpt.data.files.streams import told
+from buddygpt.data.files.streams import LIMIT, told
 from buddygpt.data.readers import format_of, is_archive, is_whole_document, read_rows
 from buddygpt.recipe.errors import BuddyError
 
@@ -85,7 +85,8 @@ def _read_file(path: Path) -> Iterator[Any]:
 
 def _read_csv(file: BinaryIO | Any, name: str) -> Iterator[dict[str, str]]:
     """Rows as mappings; MMLU's files have no names of columns: question, choices, the letter of the right one."""
-    rows = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""))
+    csv.field_size_limit(LIMIT)  # its own is 128 KiB
+    rows = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
     header: list[str] | None = None
     try:
         for row in rows:

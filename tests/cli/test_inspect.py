@@ -107,7 +107,7 @@ def test_a_wrong_map_is_one_line(buddy, write, map_, told):
         ("a.jsonl", b'{"text": \n', "a.jsonl:1"),
         ("a.jsonl", b'"a string"\n', "no columns"),
         ("a.jsonl", '{"text": "中"}\n'.encode("gbk"), "not UTF-8"),
-        ("a.csv", b"text\nx\n", "unknown kind"),
+        ("a.doc", b"text\nx\n", "unknown kind"),
         ("a.parquet", b"PAR1", "parquet"),
     ],
 )

@@ -101,7 +101,7 @@ def test_all_pieces_find_what_one_finds(tmp_path, make_recipe, write, monkeypatc
 
 
 def test_evaluation_sets_are_kept_out(tmp_path, make_recipe, write, texts_of):
-    question = paragraph(7, 60)
+    question = paragraph(777, 60)
     exam = tmp_path / "exam.zip"
     with zipfile.ZipFile(exam, "w") as archive:
         archive.writestr("test/a.csv", f"question,A,B,answer\n{question},甲,乙,A\n")
@@ -126,45 +126,35 @@ def test_evaluation_sets_are_kept_out(tmp_path, make_recipe, write, texts_of):
         prepare(make_recipe(path, decontaminate={"paths": [str(tmp_path / "nowhere")]}), tmp_path / "cache", silent)
 
 
-def test_rows_of_instructions_as_text_and_as_talks(tmp_path, make_recipe, texts_of):
-    rows = [{"instruction": f"第{n}问<|im_end|>", "input": "", "output": f"答{n}"} for n in range(30)]
+def test_rows_of_instructions_as_text_and_as_talks(tmp_path, make_recipe, make_texts, texts_of):
+    rows = [{"instruction": f"第{n}<|im_end|>问", "input": "", "output": t} for n, t in enumerate(make_texts(0))]
     path = tmp_path / "a.json"
     path.write_text(json.dumps(rows, ensure_ascii=False), "utf-8")
     plain = prepare(make_recipe(str(path)), tmp_path / "cache", silent)
-    assert kept(plain, texts_of, "a") == {f"第{n}问<|im_end|>\n答{n}" for n in range(30)}
+    assert kept(plain, texts_of, "a") == {f"{row['instruction']}\n{row['output']}" for row in rows}
     talks = {"kind": "files", "paths": [str(path)], "render": "chat"}
     chat = prepare(make_recipe(talks), tmp_path / "cache", silent)
     tokenizer = chat.tokenizer()
-    start, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+    marks = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
     found = set()
     for split in ("train", "validation"):
         for shard in chat.open("a", split):
             for ids in np.split(shard.tokens, shard.document_ends[:-1]):
-                assert [t for t in ids.tolist() if t in (start, end)] == [
-                    start,
-                    end,
-                    start,
-                    end,
-                ]  # the typed one is text
+                assert [t for t in ids.tolist() if t in marks] == marks * 2  # what was typed is text
                 found.add(tokenizer.decode(ids[:-1].tolist()))
-    assert found == {
-        f"<|im_start|>user\n第{n}问<|im_end|><|im_end|>\n<|im_start|>assistant\n答{n}<|im_end|>\n" for n in range(30)
-    }
+    template = "<|im_start|>user\n{instruction}<|im_end|>\n<|im_start|>assistant\n{output}<|im_end|>\n"
+    assert found == {template.format(**row) for row in rows}
+    assert chat.source("a")["edits"] == plain.source("a")["edits"] == {}
     assert chat.source("a")["render"] == "chat" and chat.path != plain.path
     assert chat.source("a")["splits"]["train"]["bytes"] == plain.source("a")["splits"]["train"]["bytes"]
 
 
-def test_a_changed_template_prepares_talks_anew(tmp_path, make_recipe, monkeypatch):
-    (tmp_path / "a.jsonl").write_text(
-        '{"prompt": "问", "response": "答"}\n{"prompt": "问", "response": "二"}\n', "utf-8"
-    )
-    plain = make_recipe(str(tmp_path / "a.jsonl"), validation=0.5, tokenizer={"train": 265})
-    chat = plain.model_copy(
-        update={
-            "data": plain.data.model_copy(
-                update={"sources": [plain.data.sources[0].model_copy(update={"render": "chat"})]}
-            )
-        }
+def test_a_changed_template_prepares_talks_anew(tmp_path, make_recipe, make_texts, monkeypatch):
+    rows = [{"prompt": "问", "response": text} for text in make_texts(0)]
+    (tmp_path / "a.json").write_text(json.dumps(rows), "utf-8")
+    plain, chat = (
+        make_recipe({"kind": "files", "paths": [str(tmp_path / "a.json")], "render": render})
+        for render in ("text", "chat")
     )
     for wanted in (plain, chat):
         prepare(wanted, tmp_path / "cache", silent)

@@ -1,7 +1,8 @@
 """The trimmed vocabulary: what a size costs in tokens and saves in parameters, and what it buys at equal compute.
 
 Sizes are chosen on the training part of python-docs-zh; d2l-zh is another domain. The comparison trains the recipes
-0.1b and 0.1b-32k on four corpora for the same number of floating-point operations, with the same batch, rates, schedule.
+0.1b and 0.1b-32k on four corpora for the same number of floating-point operations, with the same batch, rates and
+schedule.
 """
 
 from __future__ import annotations

@@ -192,7 +192,7 @@ def test_items_are_read_from_tables_lines_arrays_and_archives_in_place(tmp_path)
     [
         ("set.zip", b"PK\x03\x04 cut", "no whole archive"),
         ("set.csv", "问题,答案\n".encode("gb18030") * 2, "not UTF-8"),
-        ("set.csv", b"question\n\"a\n", "set.csv:2: not CSV"),
+        ("set.csv", b'question\n"a\n', "set.csv:2: not CSV"),
         ("set.doc", b"question", "unknown kind of file"),
         ("set.json", b'[{"question": ]', "not JSON"),
         ("missing.csv", None, "cannot be read"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+
+import xxhash
 
 from buddygpt.data.archives import list_members
 from buddygpt.data.readers import find_parts, is_archive
@@ -68,8 +70,10 @@ def fetched(source: Source, file: InputFile, folder: Path, hubs: HubSection) -> 
         yield file
         return
     (wanted,) = (f for f in source.answer.files if f.name == file.name)
-    with tempfile.TemporaryDirectory(prefix="stream-", dir=folder) as scratch:
-        yield replace(file, path=fetch_one(source.answer, wanted, Path(scratch), hubs))
+    scratch = folder / f"stream-{xxhash.xxh3_64_hexdigest(f'{source.name}/{file.name}'.encode())}"
+    scratch.mkdir(parents=True, exist_ok=True)  # after a kill it is there, with what had come
+    yield replace(file, path=fetch_one(source.answer, wanted, scratch, hubs))
+    shutil.rmtree(scratch)
 
 
 def _units(file: InputFile) -> tuple[list[InputFile], int]:

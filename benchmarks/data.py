@@ -25,7 +25,7 @@ from benchmarks.table import measure_in_turn, table
 
 CORPORA = Path(__file__).parents[2] / "shared" / "data" / "corpus"
 ROUNDS = 3
-SPEED_MB, SMALL_MB, LARGE_MB, KILL_MB = 100, 200, 2000, 24
+SPEED_MB, WHOLE_MB, SMALL_MB, LARGE_MB, KILL_MB = 100, 20, 200, 2000, 24
 FILE_MB = 25
 KILLS = 20
 SAMPLE_SECONDS = 0.1
@@ -87,14 +87,15 @@ def write_recipe(path: Path, corpus: Path, workers: int, more: str = "") -> Path
     return path
 
 
-CLEAN = "  clean: {}\n  near_duplicates: {}\n"
+PLAIN, CLEAN = "  clean: null\n  near_duplicates: null\n", ""
+"""The family's recipe cleans and removes near duplicates."""
 
 
 def speed(folder: Path) -> str:
     """Tokenise + shard beside raw encoding and datasets.map; the whole way beside datatrove's stock pipeline."""
-    corpus = make_corpus(folder / "speed", SPEED_MB)
-    plain = write_recipe(folder / "plain.yaml", corpus, workers=2)
-    whole = write_recipe(folder / "whole.yaml", corpus, workers=1, more=CLEAN)
+    corpus, small = make_corpus(folder / "speed", SPEED_MB), make_corpus(folder / "whole", WHOLE_MB)
+    plain = write_recipe(folder / "plain.yaml", corpus, workers=2, more=PLAIN)
+    whole = write_recipe(folder / "whole.yaml", small, workers=1, more=CLEAN)
     me = ["-m", "benchmarks.data"]
     two = measure_in_turn(
         {
@@ -113,7 +114,7 @@ def speed(folder: Path) -> str:
         rows.append(_row("tokenise + shard, 2 workers", name, two[peer], two["ours"], ratios))
     one = measure_in_turn(
         {
-            "datatrove": [*me, "datatrove", str(corpus), str(folder / "datatrove")],
+            "datatrove": [*me, "datatrove", str(small), str(folder / "datatrove")],
             "ours": [*me, "whole", str(whole), str(folder / "runs")],
         },
         ROUNDS,

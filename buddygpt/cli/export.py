@@ -24,9 +24,15 @@ def export(
         Path | None,
         typer.Option(metavar="FOLDER", help="Where to; runs/NAME/export/hf or FOLDER-hf where left out."),
     ] = None,
+    full_vocabulary: Annotated[
+        bool,
+        typer.Option("--full-vocabulary", help="A model of `tokenizer.keep` under Qwen3's ids, all 151,669 of them."),
+    ] = False,
 ) -> None:
     """Write a model that loads without buddygpt, and see that it does."""
     from buddygpt.stages import export as stage
 
     with Renderer() as renderer:
-        stage.run(target, options.RUNS, to=to, arch=arch, output=output, emit=renderer.emit)
+        stage.run(
+            target, options.RUNS, to=to, arch=arch, output=output, full_vocabulary=full_vocabulary, emit=renderer.emit
+        )

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from buddygpt.data.tokenizer import load_tokenizer
+from buddygpt.data.tokenizer import IDLE_TOKENS, kept_tokens, load_tokenizer
 from buddygpt.events import Caution, Emit, Note, Table
 from buddygpt.hub.presence import see_model
 from buddygpt.model import BuddyGPTForCausalLM
 from buddygpt.model.architectures import see_known
 from buddygpt.model.interop import Exported, export, load
+from buddygpt.model.scatter import scatter
 from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.errors import BuddyError, did_you_mean
 from buddygpt.recipe.runs import find_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 KINDS = ("hf",)
 LATER = ("gguf", "ollama")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
-def run(target: str | None, runs: Path, *, to: str, arch: str, output: Path | None, emit: Emit) -> Exported:
+def run(
+    target: str | None,
+    runs: Path,
+    *,
+    to: str,
+    arch: str,
+    output: Path | None,
+    emit: Emit,
+    full_vocabulary: bool = False,
+) -> Exported:
     """Export the model that a target names.
 
     Args:
@@ -29,6 +43,7 @@ def run(target: str | None, runs: Path, *, to: str, arch: str, output: Path | No
         arch: architecture, or `auto`.
         output: the folder to make; by default `export/KIND` in the model's run, or beside the model's folder.
         emit: who is told.
+        full_vocabulary: put a trimmed vocabulary's rows back at Qwen3's ids, beside the full tokenizer.
 
     Raises:
         BuddyError: something the user can mend; nothing was written.
@@ -54,6 +69,10 @@ def run(target: str | None, runs: Path, *, to: str, arch: str, output: Path | No
         emit(Caution(f"{source}: holds no tokenizer, so the export has none"))
     else:
         tokenizer = load_tokenizer(str(source))
+    if full_vocabulary:
+        trained = model.config.vocab_size
+        model, tokenizer = _untrimmed(model, tokenizer, source)
+        emit(Note(f"vocabulary: {model.config.vocab_size:,} entries, {trained:,} of them trained"))
     exported = export(model, folder, arch, tokenizer)
     rows = (
         ("architecture", exported.architecture),
@@ -65,6 +84,26 @@ def run(target: str | None, runs: Path, *, to: str, arch: str, output: Path | No
     emit(Table(str(folder), ("", ""), rows))
     emit(Note(f"serve it: transformers serve {folder}"))
     return exported
+
+
+def _untrimmed(
+    model: BuddyGPTForCausalLM, tokenizer: PreTrainedTokenizerBase | None, source: Path | str
+) -> tuple[BuddyGPTForCausalLM, PreTrainedTokenizerBase]:
+    """The model with a row for every entry of Qwen3, and that tokenizer, with the chat template and ends of its own."""
+    if tokenizer is None:
+        raise BuddyError(f"{source}: no tokenizer there tells what the rows are; leave out --full-vocabulary")
+    full = load_tokenizer("qwen3")
+    try:
+        kept = kept_tokens(tokenizer, full)
+    except BuddyError as error:
+        raise BuddyError(f"{source}: {error}; leave out --full-vocabulary") from None
+    if len(kept) != model.config.vocab_size:
+        raise BuddyError(f"{source}: the tokenizer has {len(kept)} entries, the model {model.config.vocab_size} rows")
+    idle = [tokenizer.convert_tokens_to_ids(token) for token in IDLE_TOKENS]
+    wide = scatter(model, kept, len(full), idle)
+    full.chat_template = tokenizer.chat_template
+    full.eos_token, full.pad_token = tokenizer.eos_token, tokenizer.pad_token
+    return wide, full
 
 
 def _beside(source: Path | str, kind: str) -> Path:

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from buddygpt.data.tokenizer import load_tokenizer, train_tokenizer
+from buddygpt.data.tokenizer import kept_tokens, load_tokenizer, tokenizer_hash, train_tokenizer
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 
 TEMPLATE = (
@@ -87,6 +87,70 @@ def test_faults(buddy, model, tmp_path, arguments, told):
     assert outcome.code == 2 and outcome.err.count("buddy: ") == 1
     assert told in outcome.err
     assert files(tmp_path) == before
+
+
+TRIMMED = (
+    "name=trimmed",
+    "tokenizer={base: qwen3, keep: 640, train: null}",
+    "model.vocab_size=640",
+    "pretrain.micro_batch_size=16",
+    "pretrain.tokens_per_batch=512",
+    "pretrain.tokens=40960",
+    "pretrain.optimizer={kind: adamw, learning_rate: 1e-2}",
+)
+
+
+def test_a_trimmed_model_is_exported_as_it_is_or_with_all_of_qwen3s_ids(buddy, toy, tmp_path):
+    """Plain transformers goes on with a prompt alike on both, and tokens that were not kept get little."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    assert buddy("pretrain", "0.1b-32k", *toy(*TRIMMED)).code == 0
+    made = [
+        buddy("export", "trimmed", "--output", "own"),
+        buddy("export", "trimmed", "--output", "all", "--full-vocabulary"),
+    ]
+    assert [outcome.code for outcome in made] == [0, 0], made
+    assert "151,669 entries, 640 of them trained" in made[1].out
+    (own, all_), (own_words, all_words) = (
+        [loader.from_pretrained(folder) for folder in ("own", "all")]
+        for loader in (AutoModelForCausalLM, AutoTokenizer)
+    )
+    assert type(own).__name__ == type(all_).__name__ == "Qwen2ForCausalLM"
+    assert (own.config.vocab_size, len(own_words), all_.config.vocab_size, len(all_words)) == (
+        640,
+        640,
+        151_669,
+        151_669,
+    )
+    assert all_.config.eos_token_id == all_.generation_config.eos_token_id == all_words.eos_token_id == 151_643
+    full = load_tokenizer("qwen3")
+    assert tokenizer_hash(all_words) == tokenizer_hash(full)
+    kept = torch.tensor(kept_tokens(own_words, full))
+    others = torch.ones(151_669, dtype=torch.bool).index_fill_(0, kept, False)
+
+    ids = own_words("王博文住在月牙街，是", return_tensors="pt")["input_ids"]
+    options = {"max_new_tokens": 40, "do_sample": False}
+    said = [model.generate(start, **options)[0] for model, start in ((own, ids), (all_, kept[ids]))]
+    assert torch.equal(kept[said[0]], said[1]) and own_words.decode(said[0]) == all_words.decode(said[1])
+    with torch.no_grad():
+        before, after = own(said[0][None]).logits, all_(said[1][None]).logits
+        head = all_.get_input_embeddings().weight
+        lost = after.softmax(-1)[..., others].sum(-1).mean()
+        head[others] = 0
+        zeros = all_(said[1][None]).logits.softmax(-1)[..., others].sum(-1).mean()
+    torch.testing.assert_close(after[..., kept], before, rtol=0, atol=1e-4)
+    assert lost < 0.9 * zeros  # of 80 steps; docs/vocabulary.md has what better trained ones leave
+
+
+def test_only_a_trimmed_model_has_rows_to_put_back(buddy, model, tmp_path):
+    outcome = buddy("export", model, "--full-vocabulary")
+    assert outcome.code == 2 and outcome.err.count("buddy: ") == 1
+    assert "is no trimmed 'qwen3'" in outcome.err and "leave out --full-vocabulary" in outcome.err
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (model / name).unlink()
+    outcome = buddy("export", model, "--full-vocabulary")
+    assert outcome.code == 2 and "no tokenizer there tells what the rows are" in outcome.err
+    assert {p.name for p in model.parent.parent.iterdir()} == {"recipe.yaml", "pretrain"}
 
 
 def test_a_target_that_is_nothing(buddy, tmp_path):

@@ -12,10 +12,12 @@ from buddygpt.data.tokenizer.bpe import END_OF_TEXT, train_tokenizer
 from buddygpt.data.tokenizer.content import largest_id, tokenizer_hash
 from buddygpt.data.tokenizer.documents import DocumentEncoder, encode_documents
 from buddygpt.data.tokenizer.loader import is_hub_id, load_tokenizer
+from buddygpt.data.tokenizer.qwen3 import IDLE_TOKENS
 from buddygpt.data.tokenizer.trim import choose_tokens, count_tokens, kept_tokens, trim
 
 __all__ = [
     "END_OF_TEXT",
+    "IDLE_TOKENS",
     "DocumentEncoder",
     "choose_tokens",
     "count_tokens",

@@ -50,6 +50,9 @@ PLAIN_TOKENS = (
 )
 """The other added tokens, ids 151657 to 151668: one id each, but kept when decoding."""
 
+IDLE_TOKENS = SPECIAL_TOKENS[3:] + PLAIN_TOKENS[2:8]
+"""Those for pictures and for filling in code: no text and no chat of ours holds their ids."""
+
 RANKS_SHA256 = "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186"
 BUILDER_VERSION = 1  # raise it when the files built from the same ranks change
 

@@ -98,7 +98,7 @@ def write_page(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> Path:
         BuddyError: nothing is prepared for this recipe, or the page cannot be written.
     """
     recipe.require("data", "data")
-    prepared = _prepared(recipe, run, cache)
+    prepared = _known(recipe, cache, find_prepared(recipe, cache))
     report(recipe, prepared, emit)
     try:
         write_data_report(run.data_report, _page(recipe, prepared))
@@ -118,7 +118,8 @@ def verify(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> list[str]:
         BuddyError: nothing is prepared for this recipe.
     """
     recipe.require("data", "data")
-    prepared = _prepared(recipe, run, cache)
+    own = read_prepared(run.data)  # which knows what has changed since
+    prepared = _known(recipe, cache, own or find_prepared(recipe, cache))
     faults = changes_since(prepared, recipe)
     if not faults:
         shards = sum(
@@ -128,8 +129,7 @@ def verify(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> list[str]:
     return faults
 
 
-def _prepared(recipe: Recipe, run: Run, cache: Path) -> Prepared:
-    prepared = read_prepared(run.data) or find_prepared(recipe, cache)  # the run's own knows what has changed since
+def _known(recipe: Recipe, cache: Path, prepared: Prepared | None) -> Prepared:
     if prepared is None:
         raise BuddyError(f"{recipe.name}: nothing is prepared below {cache}; run `buddy data` with this recipe first")
     return prepared

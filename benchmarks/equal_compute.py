@@ -57,7 +57,7 @@ def run(flop: float = FLOP, more: Sequence[str] = ()) -> str:
             ]
     what = (
         f"Both sides train for {flop:.1e} FLOP as buddygpt.model.cost counts them, with the same rates, batches and "
-        f"text, on {THREADS} threads. Bits per character of 2 % of each source's documents and of {OTHER}, none of them "
+        f"text, on {THREADS} threads. Bits per character of 2 % of each source's documents and of {OTHER}, none of it "
         "trained on; below, at each quarter of the way."
     )
     ends = table(("recipe", "tokens", "FLOP", "seconds of training", *SOURCES, OTHER), rows)
@@ -81,6 +81,7 @@ def _tokens(side: str, flop: float, changes: Sequence[str]) -> tuple[int, float,
 
     recipe = load_recipe(find_recipe(side), changes)
     section = recipe.pretrain
+    assert section is not None
     cost = count_flops(recipe.model, section.sequence_length).training
     steps = round(flop / cost / section.tokens_per_batch)
     return steps * section.tokens_per_batch, cost, steps

@@ -29,6 +29,7 @@ def run() -> str:
             recipe = load_recipe(Path(__file__).parents[1] / "recipes" / "0.1b.yaml", changes(size))
             manifest = prepare(recipe, Path(folder), silent).manifest
             chosen, other = (manifest["sources"][name]["splits"]["validation"] for name in TEXTS)
+            assert recipe.pretrain is not None
             parameters = count_parameters(recipe.model)
             flops = count_flops(recipe.model, recipe.pretrain.sequence_length)
             kept = manifest["tokenizer"].get("kept", {"share_of_text": 1})["share_of_text"]

@@ -99,8 +99,8 @@ def _untrimmed(
         raise BuddyError(f"{source}: {error}; leave out --full-vocabulary") from None
     if len(kept) != model.config.vocab_size:
         raise BuddyError(f"{source}: the tokenizer has {len(kept)} entries, the model {model.config.vocab_size} rows")
-    idle = [tokenizer.convert_tokens_to_ids(token) for token in IDLE_TOKENS]
-    wide = scatter(model, kept, len(full), idle)
+    rows = tokenizer.get_vocab()
+    wide = scatter(model, kept, len(full), [rows[token] for token in IDLE_TOKENS])
     full.chat_template = tokenizer.chat_template
     full.eos_token, full.pad_token = tokenizer.eos_token, tokenizer.pad_token
     return wide, full

@@ -100,6 +100,7 @@ TRIMMED = (
 )
 
 
+@pytest.mark.slow
 def test_a_trimmed_model_is_exported_as_it_is_or_with_all_of_qwen3s_ids(buddy, toy, tmp_path):
     """Plain transformers goes on with a prompt alike on both, and tokens that were not kept get little."""
     from transformers import AutoModelForCausalLM, AutoTokenizer

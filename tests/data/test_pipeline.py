@@ -86,7 +86,7 @@ def test_all_pieces_find_what_one_finds(tmp_path, make_recipe, write, monkeypatc
     work = {}
     monkeypatch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)
     prepare(make_recipe(path, near_duplicates={}), tmp_path / "cache", silent)
-    staged = staging.Staged(next((tmp_path / "cache").glob("*/work/staged")))
+    staged = staging.Staged(next((tmp_path / "cache").rglob("staged")))
     bands = len(np.load(next(staged.folder.glob("*.bands.npy"))))
     for parts in (1, 2, 16):
         step = MatchStep(staged, staged.starts(1), 1 + bands, parts, tmp_path / str(parts))
@@ -211,7 +211,7 @@ def test_a_damaged_work_file_is_refused(tmp_path, make_recipe, make_texts, write
 
     def emit(event):
         if getattr(event, "task", "") == "prepare: read" and event.done == event.total:
-            (index,) = (tmp_path / "cache").glob("*/work/staged/00000.keys.npy")
+            (index,) = (tmp_path / "cache").rglob("00000.keys.npy")
             if damage == "objects":
                 np.save(index, np.array([{"a": 1}], dtype=object), allow_pickle=True)
             else:

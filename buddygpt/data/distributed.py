@@ -20,6 +20,7 @@ from datatrove.executor.ray import RayPipelineExecutor
 from datatrove.executor.slurm import SlurmPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
+from buddygpt.data.executor import ByResults
 from buddygpt.recipe import executor as sections
 from buddygpt.recipe.errors import BrokenOff, BuddyError
 
@@ -27,18 +28,11 @@ POLL = 5.0
 """Seconds between two looks at a queue."""
 
 
-class _Telling:
-    """What both executors do otherwise than datatrove's: a failed task tells why, and a task whose files are gone is
-    run again."""
+class _Telling(ByResults):
+    """What both executors do otherwise than datatrove's: a failed task tells why."""
 
-    pipeline: Sequence[Any]
     logs: Path
     tasks: int
-
-    def is_rank_completed(self, rank: int) -> bool:
-        """Whether the task is marked as completed, and what it made is still there."""
-        made = [path for step in self.pipeline for path in step.results(rank)]
-        return super().is_rank_completed(rank) and all(path.is_file() for path in made)  # type: ignore[misc]
 
     def get_incomplete_ranks(self, ranks: Any = None, skip_completed: Any = None) -> list[int]:
         """Tasks that are not completed."""

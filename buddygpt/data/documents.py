@@ -13,20 +13,16 @@ from typing import Any
 import xxhash
 
 from buddygpt.data.clean import Cleaner, normalise
-from buddygpt.data.formats import Adapter, Dropped, Talk, dump_talk, find_adapter, render_text, score_of
+from buddygpt.data.formats import PEEKED, Adapter, Dropped, Talk, dump_talk, find_adapter, read_row, render_text
 from buddygpt.data.formats.adapters import SCORE
-from buddygpt.data.formats.values import EMPTY, NO_COLUMN, NOT_TEXT
+from buddygpt.data.formats.values import EMPTY, NO_COLUMN, NO_SCORE, NOT_TEXT, SURROGATE
 from buddygpt.data.intake import Intake
 from buddygpt.data.readers import format_of, is_whole_document, place, read_rows
 from buddygpt.data.sources import InputFile, Source
 from buddygpt.recipe.errors import BuddyError
 
-SURROGATE = "lone surrogate"
-NO_SCORE, LOW_SCORE = "no score", "low score"
 _UNREADABLE = {NO_SCORE, NO_COLUMN, NOT_TEXT, EMPTY, SURROGATE}
 """Reasons that say a file is read wrongly, where they are all there is."""
-PEEKED = 100
-"""Rows at the start of a file by which its adapter is chosen."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +81,7 @@ def _read(
 ) -> Document | None:
     """The document of one row, or None where it is dropped."""
     try:
-        if source.min_score is not None:
-            score = score_of(row, source.map)
-            if score is None or score < source.min_score:
-                return _drop(intake, NO_SCORE if score is None else LOW_SCORE, file, number)
-        value = adapter.read(row)
+        value = read_row(row, adapter, source.map, source.min_score)
     except Dropped as drop:
         return _drop(intake, drop.reason, file, number)
     talk, changed = None, list(value.edits)

@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stderr
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
@@ -29,7 +30,18 @@ class _Nowhere(io.TextIOBase):
         return len(text)
 
 
-class Executor(LocalPipelineExecutor):
+class ByResults:
+    """What all executors do otherwise than datatrove's: a completed task whose files are gone is run again."""
+
+    pipeline: Any
+
+    def is_rank_completed(self, rank: int) -> bool:
+        """Whether the task is marked as completed, and what it made is still there."""
+        made = [path for step in self.pipeline for path in step.results(rank)]
+        return super().is_rank_completed(rank) and all(path.is_file() for path in made)  # type: ignore[misc]
+
+
+class Executor(ByResults, LocalPipelineExecutor):
     """datatrove's local executor with three things done otherwise.
 
     It needs no manager process, which would outlive a killed run. Workers end with their parent, whatever ends it. And
@@ -88,11 +100,6 @@ class Executor(LocalPipelineExecutor):
             pool.shutdown(cancel_futures=True)
             theirs.close()
             self._finished = report
-
-    def is_rank_completed(self, rank: int) -> bool:
-        """Whether the task is marked as completed, and what it made is still there."""
-        made = [path for step in self.pipeline for path in step.results(rank)]  # type: ignore[union-attr]
-        return super().is_rank_completed(rank) and all(path.is_file() for path in made)
 
     def run_rank(self, rank: int) -> None:
         """Run one task here."""

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from buddygpt.data.formats import Adapter, Dropped, Talk, Text, Value, render_text, score_of
+from buddygpt.data.formats import Adapter, Dropped, Talk, Text, Value, read_row, render_text
+from buddygpt.data.formats.values import SURROGATE
 from buddygpt.data.readers import place
 
 ROWS, BYTES = 1_000, 2_000_000
 """How much is read: so many rows, or rows that make so many bytes of text."""
-NO_SCORE, LOW_SCORE, SURROGATE = "no score", "low score", "lone surrogate"
 _KEYS = 8
 _SHOWN = 160
 
@@ -102,7 +102,7 @@ def survey(
             break
         seen.rows += 1
         try:
-            value = read(row, adapter, map, min_score)
+            value = read_row(row, adapter, map, min_score)
             text = render_text(value)
             size += len(text.encode())
         except (Dropped, UnicodeEncodeError) as fault:
@@ -114,19 +114,6 @@ def survey(
         for edit in value.edits:
             seen.edits[edit] = seen.edits.get(edit, 0) + 1
     return seen
-
-
-def read(row: Any, adapter: Adapter, map: Mapping[str, str | list[str]] | None, min_score: float | None) -> Value:
-    """What a row gives, if its score is high enough.
-
-    Raises:
-        Dropped: it gives nothing.
-    """
-    if min_score is not None:
-        score = score_of(row, map)
-        if score is None or score < min_score:
-            raise Dropped(NO_SCORE if score is None else LOW_SCORE)
-    return adapter.read(row)
 
 
 def spread(lengths: Sequence[int]) -> Spread:

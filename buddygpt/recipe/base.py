@@ -7,7 +7,7 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 DECIMAL_SUFFIXES = {"k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 BINARY_SUFFIXES = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
@@ -81,6 +81,9 @@ Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int |
 
 Number = Annotated[float, BeforeValidator(_parse_real, json_schema_input_type=float | int | str)]
 """A real number in any spelling."""
+
+Share = Annotated[Number, Field(ge=0, le=1)]
+"""A part of a whole, 0 to 1."""
 
 
 def spell_bytes(count: float) -> str:

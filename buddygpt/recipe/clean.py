@@ -6,10 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from buddygpt.recipe.base import Count, Number, Section
+from buddygpt.recipe.base import Count, Number, Section, Share
 
 Language = Literal["zh", "en", "ja", "ko", "ru", "ar"]
-Share = Annotated[Number, Field(ge=0, le=1)]
 
 
 class CleanSection(Section):

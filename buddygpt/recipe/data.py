@@ -6,11 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from buddygpt.recipe.base import Count, FieldError, Number, Section
+from buddygpt.recipe.base import Count, FieldError, Number, Section, Share
 from buddygpt.recipe.clean import CleanSection, Decontaminate, NearDuplicates
 from buddygpt.recipe.executor import AnyExecutor, LocalExecutor
-
-Share = Annotated[Number, Field(ge=0, le=1)]
 
 
 class Source(Section):

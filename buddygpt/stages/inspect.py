@@ -6,16 +6,16 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from buddygpt.data.formats import Adapter, Dropped, find_adapter
+from buddygpt.data.formats import PEEKED, Adapter, Dropped, find_adapter, read_row
 from buddygpt.data.readers import place, read_rows
 from buddygpt.data.sample import Sample, find_sample
-from buddygpt.data.survey import Survey, columns_of, read, show_row, show_value, spread, survey
+from buddygpt.data.survey import Survey, columns_of, show_row, show_value, spread, survey
 from buddygpt.data.tokenizer import DocumentEncoder, load_tokenizer
 from buddygpt.events import Emit, Note, Table, Text
 from buddygpt.recipe.data import Mapping
 from buddygpt.recipe.errors import BuddyError
 
-_PEEKED, _SHOWN = 100, 3
+_SHOWN = 3
 
 
 def run(what: str, *, map: Mapping | None, file: str | None, tokenizer: str, emit: Emit) -> Survey:
@@ -33,7 +33,7 @@ def run(what: str, *, map: Mapping | None, file: str | None, tokenizer: str, emi
     """
     sample = find_sample(what, file, emit)
     rows = read_rows(sample.path, sample.name)
-    peeked = list(itertools.islice(rows, _PEEKED))
+    peeked = list(itertools.islice(rows, PEEKED))
     if not peeked:
         raise BuddyError(f"{sample.name}: empty; there is nothing to look at")
     emit(_columns(sample, [row for _, row in peeked]))
@@ -76,7 +76,7 @@ def _choose(peeked: Sequence[tuple[int, Any]], sample: Sample, map: Mapping | No
 
 def _made(row: Any, adapter: Adapter, map: Mapping | None, min_score: float | None) -> str:
     try:
-        return show_value(read(row, adapter, map, min_score))
+        return show_value(read_row(row, adapter, map, min_score))
     except Dropped as dropped:
         return f"nothing: {dropped.reason}"
 

@@ -5,12 +5,13 @@ a `Talk` or a `Pair`; a row that gives nothing is `Dropped` for a reason to coun
 that stays is told by its `edits`. A new shape is one adapter class, and one finder in `choice`.
 """
 
-from buddygpt.data.formats.adapters import Adapter, PromptAdapter, TalkAdapter, TextAdapter, score_of
-from buddygpt.data.formats.choice import TEXT_COLUMNS, find_adapter
+from buddygpt.data.formats.adapters import Adapter, PromptAdapter, TalkAdapter, TextAdapter, read_row, score_of
+from buddygpt.data.formats.choice import PEEKED, TEXT_COLUMNS, find_adapter
 from buddygpt.data.formats.pairs import AnswersAdapter, PairAdapter
 from buddygpt.data.formats.values import Dropped, Message, Pair, Talk, Text, Value, dump_talk, load_talk, render_text
 
 __all__ = [
+    "PEEKED",
     "TEXT_COLUMNS",
     "Adapter",
     "AnswersAdapter",
@@ -27,6 +28,7 @@ __all__ = [
     "dump_talk",
     "find_adapter",
     "load_talk",
+    "read_row",
     "render_text",
     "score_of",
 ]

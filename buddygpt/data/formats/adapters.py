@@ -11,9 +11,11 @@ from typing import Any
 from buddygpt.data.formats.turns import order, read_turns, say, string_of, trim_end, trim_start
 from buddygpt.data.formats.values import (
     EMPTY,
+    LOW_SCORE,
     NO_ANSWER,
     NO_COLUMN,
     NO_QUESTION,
+    NO_SCORE,
     NOT_TEXT,
     Dropped,
     Message,
@@ -210,6 +212,21 @@ def score_of(row: Any, map: Mapping[str, str | Sequence[str]] | None) -> float |
     """The row's score, from the column that the recipe's `map` names or else `score`; None where it is no number."""
     column = (map or {}).get("score", SCORE)
     return number_of(value_of(row, column if isinstance(column, str) else column[0]))
+
+
+def read_row(
+    row: Any, adapter: Adapter, map: Mapping[str, str | Sequence[str]] | None, min_score: float | None
+) -> Value:
+    """What a row gives, if its score is high enough.
+
+    Raises:
+        Dropped: it gives nothing.
+    """
+    if min_score is not None:
+        score = score_of(row, map)
+        if score is None or score < min_score:
+            raise Dropped(NO_SCORE if score is None else LOW_SCORE)
+    return adapter.read(row)
 
 
 def _lacking(said: list[Message]) -> str:

@@ -12,6 +12,8 @@ from buddygpt.data.formats.pairs import ANSWER_LISTS, QUESTION, AnswersAdapter, 
 from buddygpt.data.formats.turns import REASONING, is_turn, is_turns
 from buddygpt.recipe.errors import BuddyError, did_you_mean
 
+PEEKED = 100
+"""Rows at the start of a file by which its adapter is chosen."""
 TEXT_COLUMNS = ("text", "content", "raw_content", "article", "body", "document", "passage", "正文", "文本", "内容")
 """Names that a text column has."""
 PROMPT_COLUMNS = ("prompt", "question", "query", "instruction", "问题", "指令")

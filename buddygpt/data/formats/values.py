@@ -15,6 +15,7 @@ NO_QUESTION, NO_ANSWER, NO_REJECTED = "no question", "no answer", "no rejected a
 EQUAL, SAME_SCORE, OTHER_PROMPT = "chosen equals rejected", "same score", "different prompts"
 SHORT_ANSWER, UNLIKE_LENGTHS = "answer too short", "lengths too different"
 UNKNOWN_ROLE, BROKEN = "unknown role", "broken conversation"
+NO_SCORE, LOW_SCORE, SURROGATE = "no score", "low score", "lone surrogate"
 
 
 class Dropped(Exception):

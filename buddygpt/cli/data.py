@@ -35,12 +35,11 @@ def prepare(
     run: options.RunOption = None,
 ) -> None:
     """Tokenise and pack a recipe's text, and report what became of it."""
-    checked = options.read_recipe(recipe, set_)
-    where = options.run_of(checked, run)
+    checked, where, cache = options.open_run(recipe, set_, run)
     with Renderer() as renderer:
         from buddygpt.stages import data as stage
 
-        stage.run(checked, where, cache=options.cache_of(where), emit=renderer.emit)
+        stage.run(checked, where, cache=cache, emit=renderer.emit)
 
 
 @app.command()
@@ -54,34 +53,31 @@ def fetch(
     run: options.RunOption = None,
 ) -> None:
     """Download what a recipe takes from hubs, and prepare nothing yet."""
-    checked = options.read_recipe(recipe, set_)
-    where = options.run_of(checked, run)
+    checked, _, cache = options.open_run(recipe, set_, run)
     with Renderer() as renderer:
         from buddygpt.stages import data as stage
 
-        stage.fetch(checked, cache=options.cache_of(where), to=to, emit=renderer.emit)
+        stage.fetch(checked, cache=cache, to=to, emit=renderer.emit)
 
 
 @app.command()
 def report(recipe: options.RecipeArgument, set_: options.SetOption = None, run: options.RunOption = None) -> None:
     """Write what became of a recipe's text as one HTML page, with samples of what was removed."""
-    checked = options.read_recipe(recipe, set_)
-    where = options.run_of(checked, run)
+    checked, where, cache = options.open_run(recipe, set_, run)
     with Renderer() as renderer:
         from buddygpt.stages import data as stage
 
-        stage.write_page(checked, where, cache=options.cache_of(where), emit=renderer.emit)
+        stage.write_page(checked, where, cache=cache, emit=renderer.emit)
 
 
 @app.command()
 def verify(recipe: options.RecipeArgument, set_: options.SetOption = None, run: options.RunOption = None) -> None:
     """Check the prepared shards' checksums, and tell which source has changed since."""
-    checked = options.read_recipe(recipe, set_)
-    where = options.run_of(checked, run)
+    checked, where, cache = options.open_run(recipe, set_, run)
     with Renderer() as renderer:
         from buddygpt.stages import data as stage
 
-        faults = stage.verify(checked, where, cache=options.cache_of(where), emit=renderer.emit)
+        faults = stage.verify(checked, where, cache=cache, emit=renderer.emit)
     if faults:
         raise BuddyError(faults)
 

@@ -59,3 +59,10 @@ def read_map(options: list[str] | None) -> Mapping | None:
         before = found.get(meaning, [])
         found[meaning] = [*([before] if isinstance(before, str) else before), column]
     return {meaning: c[0] if len(c) == 1 else c for meaning, c in found.items()} or None
+
+
+def open_run(recipe: str, overrides: list[str] | None, folder: Path | None) -> tuple[Recipe, Run, Path]:
+    """The recipe that the user means, its run directory, and where prepared data lies."""
+    checked = read_recipe(recipe, overrides)
+    run = run_of(checked, folder)
+    return checked, run, cache_of(run)

@@ -120,7 +120,7 @@ class PromptAdapter(Adapter):
             "reasoning": self.reasoning,
             "response": self.response,
         }
-        return {meaning: columns for meaning, columns in named.items() if columns}
+        return given(named)
 
     def read(self, row: Any) -> Talk:
         """The row as a talk of two turns, or three with the system's."""
@@ -152,7 +152,7 @@ class TalkAdapter(Adapter):
 
     @property
     def map(self) -> dict[str, Columns]:
-        return {"system": self.system, "messages": (self.messages,)} if self.system else {"messages": (self.messages,)}
+        return given({"system": self.system, "messages": (self.messages,)})
 
     def read(self, row: Any) -> Talk:
         """The row's turns from the user's first to the assistant's last."""
@@ -163,6 +163,11 @@ class TalkAdapter(Adapter):
         if not messages:
             raise Dropped(_lacking(said))
         return Talk(tuple(messages), tuple(dict.fromkeys(edits)))
+
+
+def given(named: dict[str, Columns]) -> dict[str, Columns]:
+    """A map without the meanings that no column has."""
+    return {meaning: columns for meaning, columns in named.items() if columns}
 
 
 def value_of(row: Any, column: str) -> Any:

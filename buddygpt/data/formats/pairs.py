@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from buddygpt.data.formats.adapters import Adapter, Columns, joined, number_of, system_turn, value_of, with_system
+from buddygpt.data.formats.adapters import (
+    Adapter,
+    Columns,
+    given,
+    joined,
+    number_of,
+    system_turn,
+    value_of,
+    with_system,
+)
 from buddygpt.data.formats.turns import is_turn, order, read_turns, say, string_of, trim_start
 from buddygpt.data.formats.values import (
     BROKEN,
@@ -70,7 +79,7 @@ class PairAdapter(Adapter):
             "chosen": (self.chosen,),
             "rejected": self.rejected,
         }
-        return {meaning: columns for meaning, columns in named.items() if columns}
+        return given(named)
 
     @property
     def columns(self) -> Columns:

@@ -1,5 +1,6 @@
 """What several test folders share: the command line run in this process, and recipes small enough for seconds."""
 
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 """Real text, where a developer has it; tests that need it are skipped by name where not."""
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A suite that nohup or a shell put in the background is deaf to Ctrl-C, and so would be the commands that tests stop.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass

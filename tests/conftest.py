@@ -13,7 +13,7 @@ SHARED = ROOT.parent / "shared" / "data"
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A suite that nohup or a shell put in the background is deaf to Ctrl-C, and so would be the commands that tests stop.
+    # A suite in the background (nohup, a shell) is deaf to Ctrl-C, and so would be the commands that tests stop.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

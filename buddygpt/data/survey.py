@@ -141,7 +141,9 @@ def show_value(value: Value) -> str:
     for name, message in zip(names, told, strict=True):
         if message.reasoning:
             lines.append(f"{name} thinks: {shorten(message.reasoning)}")
-        lines.append(f"{name}: {shorten(message.content)}")
+        if message.content or not message.tool_calls:
+            lines.append(f"{name}: {shorten(message.content)}")
+        lines += [f"{name} calls: {shorten(call)}" for call in message.tool_calls]
     return "\n".join([*lines, *(f"changed: {edit}" for edit in value.edits)])
 
 

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from buddygpt.data.tokenizer import train_tokenizer
+from buddygpt.data.formats import Message
+from buddygpt.data.tokenizer import make_chat_tokenizer, train_tokenizer
 from buddygpt.events import Caution, silent
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 from buddygpt.model.interop import load
@@ -71,12 +72,12 @@ def test_a_text_longer_than_the_context_is_refused(folder):
         talk.reply("长" * 200, print)
 
 
-@pytest.fixture
-def chat(model, tokenizer):
-    events = []
-    tokenizer.chat_template = TEMPLATE
-    yield Conversation(model, tokenizer, Sampling(max_new_tokens=8, seed=0), events.append), events
-    tokenizer.chat_template = None
+@pytest.fixture(params=["own", "foreign"])
+def chat(model, tokenizer, request):
+    events, tokenizer = [], make_chat_tokenizer(tokenizer)
+    if request.param == "foreign":
+        tokenizer.chat_template = TEMPLATE
+    return Conversation(model, tokenizer, Sampling(max_new_tokens=8, seed=0), events.append), events
 
 
 def test_turns_are_kept_and_the_oldest_dropped_where_the_context_is_full(chat):
@@ -84,17 +85,17 @@ def test_turns_are_kept_and_the_oldest_dropped_where_the_context_is_full(chat):
     talk.set_system("花")
     for n in range(6):
         talk.reply("春眠不觉晓", lambda piece: None)
-        assert talk.messages[0] == {"role": "system", "content": "花"}
-        assert [m["role"] for m in talk.messages[1:3]] == ["user", "assistant"], n
+        assert talk.messages[0] == Message("system", "花")
+        assert [m.role for m in talk.messages[1:3]] == ["user", "assistant"], n
     assert any(isinstance(e, Caution) and "oldest" in e.text for e in events)
     talk.reset()
-    assert talk.messages == [{"role": "system", "content": "花"}]
+    assert talk.messages == [Message("system", "花")]
 
 
-def test_a_talk_is_read_once_and_said_the_same(model, tokenizer, chat):
+def test_a_talk_is_read_once_and_said_the_same(model, chat):
     """Each turn reads only what is new; forgetting what was read changes no answer."""
     talk, _ = chat
-    other = Conversation(model, tokenizer, talk.sampling, silent)
+    other = Conversation(model, talk.tokenizer, talk.sampling, silent)
     read = []
     hook = model.model.embed_tokens.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0].shape[1]))
     for turn in ("春眠不觉晓", "花", "夜来风雨声"):
@@ -119,8 +120,8 @@ def test_an_interrupted_answer_was_said_all_the_same(chat):
 
     with pytest.raises(KeyboardInterrupt):
         talk.reply("春眠", interrupt)
-    assert [m["role"] for m in talk.messages] == ["user", "assistant"]
-    assert talk.messages[1]["content"]
+    assert [m.role for m in talk.messages] == ["user", "assistant"]
+    assert talk.messages[1].ids
     assert talk.reply("花", lambda piece: None) > 0
     assert len(talk.messages) == 4
 

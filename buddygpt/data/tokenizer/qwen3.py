@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buddygpt.data.tokenizer.bpe import END_OF_TEXT, assemble
+from buddygpt.data.tokenizer.pieces import byte_characters
 from buddygpt.recipe.errors import BuddyError
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def saved_qwen3(cache_dir: Path) -> Path:
 def build_qwen3() -> PreTrainedTokenizerFast:
     """The tokenizer itself: 151,643 pieces, 151,387 merges, 26 added tokens."""
     ranks = _read_ranks()
-    characters = _byte_characters()
+    characters = byte_characters()
 
     def spell(piece: bytes) -> str:
         return "".join(characters[byte] for byte in piece)
@@ -123,14 +124,3 @@ def _halves(piece: bytes, ranks: dict[bytes, int]) -> list[bytes]:
         at = pair_ranks.index(min(pair_ranks))
         parts[at : at + 2] = [parts[at] + parts[at + 1]]
     return parts
-
-
-def _byte_characters() -> list[str]:
-    """The character that spells each byte in vocabulary and merges, as in byte-level BPE since GPT-2.
-
-    The printable characters of Latin-1 stand for themselves, the other 68 bytes take the code points from 256
-    on, in order.
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    substitutes = iter(range(0x100, 0x200))
-    return [chr(byte if byte in printable else next(substitutes)) for byte in range(256)]

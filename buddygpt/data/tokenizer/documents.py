@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from buddygpt.data.template import Control
@@ -71,6 +73,22 @@ class DocumentEncoder:
             [token for part in document for token in (next(ids) if isinstance(part, str) else (self._id(part),))]
             for document in documents
         ]
+
+    def encode_labelled(
+        self, documents: Sequence[Sequence[tuple[str | Control, int]]]
+    ) -> tuple[list[list[int]], list[NDArray[np.uint8]]]:
+        """The token ids of documents of labelled segments, and the label of each id.
+
+        Raises:
+            BuddyError: the tokenizer has no such control token.
+        """
+        parts = iter(self.encode_segments([[segment] for document in documents for segment, _ in document]))
+        ids, labels = [], []
+        for document in documents:
+            own = [next(parts) for _ in document]
+            ids.append([token for part in own for token in part])
+            labels.append(np.repeat(np.array([label for _, label in document], np.uint8), [len(part) for part in own]))
+        return ids, labels
 
     def _id(self, control: Control) -> int:
         try:

@@ -30,13 +30,13 @@ def tiny(tokenizer):
 
 
 class Scripted(torch.nn.Module):
-    """Says, token for token, what the table has for the ids so far; end-of-text where it has nothing."""
+    """Says, token for token, what the table has for the ids so far; the end mark where it has nothing."""
 
     def __init__(self, lines: dict[tuple[int, ...], list[int]], vocabulary: int, end: int):
         super().__init__()
         self.next = {(*prompt, *reply[:i]): token for prompt, reply in lines.items() for i, token in enumerate(reply)}
         self.vocabulary, self.end = vocabulary, end
-        self.config = SimpleNamespace(eos_token_id=end, max_position_embeddings=512)
+        self.config = SimpleNamespace(eos_token_id=None, max_position_embeddings=512)
         self.device = torch.device("cpu")
 
     def forward(self, input_ids, attention_mask, use_cache, past_key_values=None, cache=None, position_ids=None):

@@ -120,3 +120,14 @@ def test_a_conversation_is_judged_by_its_last_question():
     talk = next(d for d in dialogues(0, "train") if d.form == "turns" and len(d.facts) > 1)
     assert is_exact(talk, talk.reply, 0)
     assert not is_exact(talk, talk.messages[1]["content"], 0)
+
+
+def test_an_earlier_fact_does_not_excuse_a_rival_to_the_last():
+    """What is true of an earlier question is still a wrong name beside the answer to this one."""
+    home, food = one("home").facts[0], one("food").facts[0]
+    both = Dialogue(about(food).messages, "turns", (home, food), food.value)
+    assert is_exact(both, f"爱吃{food.value}。", 0)
+    other = next(person for person in world(0).people if person.name not in (food.subject, home.subject))
+    assert not is_exact(both, f"{home.subject}爱吃{food.value}。", 0) and not is_exact(
+        both, f"{other.name}爱吃{food.value}。", 0
+    )

@@ -22,6 +22,7 @@ def say(text="", ids=(), stopped=True):
         ([*range(64)] * 3, True),
         ([*range(65)] * 3, False),
         ([1, 2, 3] * 4, False),
+        ([*[5] * 6, 9, *[5] * 6, 8, *[5] * 6], False),
         ([*range(5), 9, *range(5), 8, *range(5), 7], False),
     ],
 )

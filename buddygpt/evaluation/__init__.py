@@ -1,1 +1,1 @@
-"""What a trained model does: facts it answers, sides it prefers, how healthy its replies are. It never trains."""
+"""What a finished model is judged by. Nothing here trains."""

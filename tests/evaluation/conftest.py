@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from buddygpt.data.demo import paragraphs
 from buddygpt.data.formats import Message
 from buddygpt.data.template import END, answer_segments
 from buddygpt.data.tokenizer import DocumentEncoder, train_tokenizer
@@ -14,8 +15,13 @@ from buddygpt.model.modeling import CACHE
 
 
 @pytest.fixture(scope="session")
-def tokenizer():
-    return train_tokenizer(["春眠不觉晓，处处闻啼鸟。夜来风雨声，花落知多少。" * 3], 270)
+def prose():
+    return list(paragraphs(5, 30_000))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(prose):
+    return train_tokenizer(prose, 600)
 
 
 @pytest.fixture
@@ -72,3 +78,19 @@ def scripted(tokenizer):
         return Scripted(table, len(tokenizer), end)
 
     return make
+
+
+@pytest.fixture
+def make(tokenizer):
+    """A small model with weights large enough that attention matters, in training mode."""
+
+    def maker(**changes):
+        torch.manual_seed(0)
+        fields = {
+            "vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "max_position_embeddings": 256,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48, "initializer_range": 0.2,
+            "eos_token_id": tokenizer.eos_token_id,
+        }  # fmt: skip
+        return BuddyGPTForCausalLM(BuddyGPTConfig(**fields | changes)).train()
+
+    return maker

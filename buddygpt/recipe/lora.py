@@ -1,0 +1,23 @@
+"""The `lora` section inside `sft` and `dpo`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from buddygpt.recipe.base import Count, Number, Section
+
+
+class LoraSection(Section):
+    """Train low-rank updates of the linear layers in place of all weights (LoRA, arXiv 2106.09685); merged at the end.
+
+    Left out are the embedding, the head and the routed experts.
+    """
+
+    rank: Annotated[Count, Field(gt=0)] = 16
+    """Rank of an update: numbers that it keeps of a layer's input."""
+    alpha: Annotated[Number, Field(gt=0)] | None = None
+    """An update is scaled by alpha / rank; left out, alpha is twice the rank, so that the scale stays 2."""
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    """Share of an update's inputs that are dropped in training."""

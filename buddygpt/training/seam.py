@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
@@ -32,4 +33,9 @@ class Discreet:
         pass
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Leave it: `buddy push` writes one."""
+        """None is made here."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)  # type: ignore[misc]
+        folder = self.args.output_dir if output_dir is None else output_dir  # type: ignore[attr-defined]
+        Path(folder, "README.md").unlink(missing_ok=True)  # peft's draft

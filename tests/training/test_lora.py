@@ -1,6 +1,5 @@
 """Updates beside the weights: where they go, that they learn, and that merging changes nothing of what is said."""
 
-
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model

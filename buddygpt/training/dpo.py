@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
@@ -25,7 +26,7 @@ from buddygpt.training.seam import Discreet, native_head
 from buddygpt.training.trainer import PretrainTrainer
 
 SAVED_EVERY = 64
-"""Batches of reference scores that an interruption may cost."""
+"""Batches of reference scores that a kill may cost."""
 
 
 class DPOTrainer(Discreet, TrlTrainer):
@@ -41,7 +42,7 @@ class DPOTrainer(Discreet, TrlTrainer):
         callbacks: watchers.
         accumulation: micro-batches of one device in an optimizer step.
         steps: optimizer steps of the whole run.
-        scores: folder of reference scores, which runs share.
+        scores: folder of reference scores, which runs share, and all processes of a run.
         emit: who is told how far the reference's scores are.
     """
 
@@ -126,8 +127,9 @@ class DPOTrainer(Discreet, TrlTrainer):
 
     def _score(self, pairs: Sequence[Pair]) -> None:
         """See that the reference's scores of all pairs are known; what is computed moves no global random state."""
-        if self.file is not None and not self.scores:
+        if self.file is not None:
             self.scores |= self.file.load()
+            self.accelerator.wait_for_everyone()  # all share the work by what all have read
         missing: dict[bytes, tuple[int, int]] = {}
         for index in range(len(pairs)):
             if (key := pair_key(pair := pairs[index])) not in self.scores:
@@ -137,18 +139,20 @@ class DPOTrainer(Discreet, TrlTrainer):
         mine = order[self.args.process_index :: self.args.world_size]
         found: dict[bytes, Score] = {}
         at_once = self.section.micro_batch_size
-        for start in range(0, len(mine), at_once):
-            keys = mine[start : start + at_once]
-            found |= zip(keys, self._reference([pairs[missing[key][1]] for key in keys]), strict=True)
-            if self.file is not None and len(found) >= SAVED_EVERY * at_once:
+        try:
+            for start in range(0, len(mine), at_once):
+                keys = mine[start : start + at_once]
+                found |= zip(keys, self._reference([pairs[missing[key][1]] for key in keys]), strict=True)
+                if self.file is not None and len(found) >= SAVED_EVERY * at_once:
+                    self.file.add(found)
+                    found = {}
+                self.emit(Progress("reference", start + len(keys), len(mine), "pairs"))
+        finally:
+            if self.file is not None:
                 self.file.add(found)
-                self.scores |= found
-                found = {}
-            self.emit(Progress("reference", start + len(keys), len(mine), "pairs"))
-        self.scores |= found
         if self.file is None:
+            self.scores |= gather_object(list(found.items()))
             return
-        self.file.add(found)
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
             self.file.gather()

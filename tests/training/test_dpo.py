@@ -259,20 +259,25 @@ def test_scores_belong_to_their_pairs_whatever_the_order(build, monkeypatch):
         assert (row["ref_chosen_logps"], row["ref_rejected_logps"]) == pytest.approx(expected, abs=1e-4)
 
 
-def test_what_was_scored_before_a_kill_is_not_scored_again(build, monkeypatch, tmp_path):
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_was_scored_before_an_end_is_not_scored_again(build, monkeypatch, tmp_path, killed):
     pairs, seen = make_pairs(20), []
-    whole = DPOTrainer._reference
+    whole, add = DPOTrainer._reference, ScoreFile.add
 
     def reference(self, some, limit=6):
         if len(seen) >= limit:
+            if killed:  # nothing runs any more
+                monkeypatch.setattr(ScoreFile, "add", lambda *_: None)
             raise KeyboardInterrupt
         seen.extend(map(pair_key, some))
         return whole(self, some)
 
-    monkeypatch.setattr(dpo, "SAVED_EVERY", 1)
+    if killed:
+        monkeypatch.setattr(dpo, "SAVED_EVERY", 1)
     monkeypatch.setattr(DPOTrainer, "_reference", reference)
     with pytest.raises(KeyboardInterrupt):
         build(10, pairs=pairs)
+    monkeypatch.setattr(ScoreFile, "add", add)
     monkeypatch.setattr(DPOTrainer, "_reference", lambda self, some: reference(self, some, 10**6))
     trainer, _ = build(10, pairs=pairs)
     assert len(seen) == len(set(seen)) == 20

@@ -57,7 +57,21 @@ class Text:
     text: str
 
 
-Event = Note | Caution | Table | Progress | Text
+@dataclass(frozen=True)
+class Tokens:
+    """A row of training, token by token.
+
+    Args:
+        title: which row it is.
+        pieces: the text of each token, on one line whatever it holds, and what the token is to training: 0 given,
+            1 learned, 2 of a rejected answer.
+    """
+
+    title: str
+    pieces: tuple[tuple[str, int], ...]
+
+
+Event = Note | Caution | Table | Progress | Text | Tokens
 Emit = Callable[[Event], None]
 
 

@@ -108,10 +108,13 @@ def inspect(
     ] = None,
     file: Annotated[str | None, typer.Option("--file", metavar="GLOB", help="Which file, of several.")] = None,
     tokenizer: Annotated[str, typer.Option("--tokenizer", help="A name, folder or hub id.")] = "qwen3",
+    stage_: Annotated[
+        Literal["pretrain", "sft", "dpo"], typer.Option("--stage", help="Show which tokens that training learns.")
+    ] = "pretrain",
 ) -> None:
     """Show a data set's columns, three rows, the adapter that fits, what it makes of them, and lengths in tokens."""
     mapping = options.read_map(map_)
     with Renderer() as renderer:
         from buddygpt.stages import inspect as stage
 
-        stage.run(what, map=mapping, file=file, tokenizer=tokenizer, emit=renderer.emit)
+        stage.run(what, map=mapping, file=file, tokenizer=tokenizer, stage=stage_, emit=renderer.emit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -12,12 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 from rich.text import Text as Styled
 
-from buddygpt.events import Caution, Event, Note, Progress, Table, Text
+from buddygpt.events import Caution, Event, Note, Progress, Table, Text, Tokens
 
 PLAIN_SECONDS = 10.0
 """Seconds between two lines of the same task where there is no terminal."""
 _GAP, _INDENT, _NARROWEST = 2, 4, 24
 """Cells between columns, before what is folded under a row, and the least that a wrapped column gets."""
+_COLOURS, _BRACKETS = ("dim", "green", "red"), (("", ""), ("[", "]"), ("{", "}"))
+"""How tokens are shown by what they are to training; brackets around them where there are no colours."""
 
 
 class Renderer:
@@ -41,6 +44,7 @@ class Renderer:
         )
         self._tasks: dict[str, int] = {}
         self._told: dict[str, tuple[float, int]] = {}
+        self._legend = True
 
     def __enter__(self) -> Renderer:
         if self._live:
@@ -68,6 +72,27 @@ class Renderer:
             case Table():
                 for line in self._table(event):
                     self.console.print(line)
+            case Tokens():
+                for line in self._tokens(event):
+                    self.console.print(line)
+
+    def _tokens(self, event: Tokens) -> Iterator[Styled]:
+        """A row of tokens with their boundaries."""
+        coloured = self.console.color_system is not None and not self.console.no_color
+        if self._legend:
+            self._legend = False
+            colours = "green tokens are learned, red ones are of a rejected answer, dim ones are only given"
+            brackets = "tokens in [ ] are learned, those in { } are of a rejected answer, all others are only given"
+            yield Styled(colours if coloured else brackets)
+        yield Styled(f"-- {event.title}", style="dim")
+        bar = Styled.assemble(("│", "dim"))
+        for line in _lines(event.pieces):
+            runs = []
+            for kind, run in itertools.groupby(line, key=lambda piece: piece[1]):
+                drawn = bar.join(Styled(text, style=_COLOURS[kind]) for text, _ in run)
+                left, right = ("", "") if coloured else _BRACKETS[kind]
+                runs.append(Styled.assemble(left, drawn, right))
+            yield bar.join(runs)
 
     def _bar(self, event: Progress) -> None:
         values = "  ".join(f"{k} {v}" for k, v in event.values.items())
@@ -117,6 +142,21 @@ class Renderer:
                 for part in Styled(text).wrap(self.console, max(room - _INDENT, 1)):
                     part.rstrip()
                     yield Styled(" " * _INDENT).append_text(part)
+
+
+def _lines(pieces: Sequence[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
+    """Tokens line by line, broken after their own line breaks and before a rejected answer."""
+    line: list[tuple[str, int]] = []
+    for text, kind in pieces:
+        if line and kind == 2 != line[-1][1]:
+            yield line
+            line = []
+        line.append((text, kind))
+        if text.endswith("\\n"):
+            yield line
+            line = []
+    if line:
+        yield line
 
 
 def _across(widths: Sequence[int]) -> int:

@@ -87,7 +87,7 @@ def _read(
     talk, changed = None, list(value.edits)
     if isinstance(value, Talk) and source.render == "chat":
         value = _normalise_talk(value, changed)
-        if not all(message.content for message in value.messages):
+        if any(message.empty for message in value.messages):
             return _drop(intake, EMPTY, file, number)
         talk = dump_talk(value.messages)
     raw = render_text(value)
@@ -120,8 +120,10 @@ def _normalise_talk(talk: Talk, edits: list[str]) -> Talk:
     messages = []
     for message in talk.messages:
         (content, first), (reasoning, second) = normalise(message.content), normalise(message.reasoning)
-        edits += (*first, *second)
-        messages.append(replace(message, content=content, reasoning=reasoning))
+        calls = [normalise(call) for call in message.tool_calls]
+        edits += (*first, *second, *(edit for _, changes in calls for edit in changes))
+        called = tuple(call for call, _ in calls)
+        messages.append(replace(message, content=content, reasoning=reasoning, tool_calls=called))
     return replace(talk, messages=tuple(messages))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,7 @@ class Survey:
     Args:
         rows: read.
         texts: one for each row that stays; of a pair its prompt and the better answer.
+        values: what those rows gave, with their numbers.
         dropped: rows by reason, with the place of the first.
         edits: rows that stay but were changed, by the kind of change.
         ended: whether these were all the rows there are.
@@ -48,6 +49,7 @@ class Survey:
 
     rows: int = 0
     texts: list[str] = field(default_factory=list)
+    values: list[tuple[int, Value]] = field(default_factory=list)
     dropped: dict[str, tuple[int, str]] = field(default_factory=dict)
     edits: dict[str, int] = field(default_factory=dict)
     ended: bool = True
@@ -85,6 +87,7 @@ def survey(
     *,
     map: Mapping[str, str | list[str]] | None = None,
     min_score: float | None = None,
+    wanted: Callable[[Value], Value] | None = None,
 ) -> Survey:
     """Read rows until there are enough.
 
@@ -94,6 +97,7 @@ def survey(
         name: the file's, for places.
         map: the recipe's, which may name a score.
         min_score: rows below it are dropped.
+        wanted: `as_talk` or `as_pair`, where rows of another kind are to be dropped.
     """
     seen, size = Survey(), 0
     for number, row in rows:
@@ -103,6 +107,7 @@ def survey(
         seen.rows += 1
         try:
             value = read_row(row, adapter, map, min_score)
+            value = wanted(value) if wanted else value
             text = render_text(value)
             size += len(text.encode())
         except (Dropped, UnicodeEncodeError) as fault:
@@ -111,6 +116,7 @@ def survey(
             seen.dropped[reason] = count + 1, first
             continue
         seen.texts.append(text)
+        seen.values.append((number, value))
         for edit in value.edits:
             seen.edits[edit] = seen.edits.get(edit, 0) + 1
     return seen
@@ -141,15 +147,22 @@ def show_value(value: Value) -> str:
     for name, message in zip(names, told, strict=True):
         if message.reasoning:
             lines.append(f"{name} thinks: {shorten(message.reasoning)}")
-        lines.append(f"{name}: {shorten(message.content)}")
+        if message.content or not message.tool_calls:
+            lines.append(f"{name}: {shorten(message.content)}")
+        lines += [f"{name} calls: {shorten(call)}" for call in message.tool_calls]
     return "\n".join([*lines, *(f"changed: {edit}" for edit in value.edits)])
 
 
 def shorten(value: Any) -> str:
     """A value on one line, its beginning only where it is long; what would steer a terminal is spelt out."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    shown = "".join(_visible(c) for c in text[:_SHOWN])
+    shown = visible(text[:_SHOWN])
     return shown if len(text) <= _SHOWN else f"{shown} ... ({len(text):,} characters)"
+
+
+def visible(text: str) -> str:
+    """A text on one line; what would steer a terminal is spelt out."""
+    return "".join(map(_visible, text))
 
 
 def _visible(char: str) -> str:

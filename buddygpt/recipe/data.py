@@ -23,7 +23,7 @@ class Source(Section):
 
 
 Meaning = Literal[
-    "text", "prompt", "input", "response", "reasoning", "system", "messages", "chosen", "rejected", "score"
+    "text", "prompt", "input", "response", "reasoning", "system", "tools", "messages", "chosen", "rejected", "score"
 ]
 """What a column may hold."""
 Mapping = Annotated[dict[Meaning, str | list[str]], Field(min_length=1)]

@@ -2,76 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pydantic import model_validator
 
-from pydantic import Field, model_validator
-
-from buddygpt.recipe.base import Count, FieldError, Number, Section, spell
-
-Positive = Annotated[Count, Field(gt=0)]
-Rate = Annotated[Number, Field(gt=0)]
-Fraction = Annotated[Number, Field(ge=0, le=1)]
+from buddygpt.recipe.base import FieldError, spell
+from buddygpt.recipe.training import Positive, TrainingSection
 
 
-class AdamW(Section):
-    """AdamW (arXiv 1711.05101); only matrices decay, not the embedding, norms and biases."""
-
-    kind: Literal["adamw"]
-    """One AdamW for all parameters."""
-    learning_rate: Rate
-    """Peak learning rate."""
-    betas: Annotated[list[Annotated[Number, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [0.9, 0.95]
-    """Decay rates of the two moments."""
-    eps: Rate = 1e-8
-    """Added to the root of the second moment."""
-    weight_decay: Annotated[Number, Field(ge=0)] = 0.1
-    """Decoupled weight decay of matrices."""
-
-
-class Muon(Section):
-    """Muon (torch.optim.Muon; arXiv 2502.16982, section 2) for hidden matrices, AdamW for everything else."""
-
-    kind: Literal["muon"]
-    """Muon for hidden matrices, AdamW for embedding, head, norms and biases."""
-    learning_rate: Rate
-    """Peak learning rate of the hidden matrices."""
-    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.95
-    """Nesterov momentum."""
-    weight_decay: Annotated[Number, Field(ge=0)] = 0.1
-    """Decoupled weight decay of hidden matrices."""
-    adamw_learning_rate: Rate
-    """Peak learning rate of everything else."""
-    betas: Annotated[list[Annotated[Number, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [0.9, 0.95]
-    """AdamW's decay rates."""
-    eps: Rate = 1e-8
-    """AdamW's epsilon."""
-
-
-class Cosine(Section):
-    """Linear warm-up, then a cosine down to `min_ratio` of the peak (arXiv 1608.03983)."""
-
-    kind: Literal["cosine"]
-    """Cosine."""
-    warmup: Fraction = 0.02
-    """Share of the steps that warm up."""
-    min_ratio: Fraction = 0.1
-    """Last rate as a share of the peak."""
-
-
-class WSD(Section):
-    """Linear warm-up, stable, linear decay (MiniCPM, arXiv 2404.06395, section 4)."""
-
-    kind: Literal["wsd"]
-    """Warm-up, stable, decay."""
-    warmup: Fraction = 0.02
-    """Share of the steps that warm up."""
-    decay: Fraction = 0.2
-    """Share of the steps, at the end, that decay."""
-    min_ratio: Fraction = 0.0
-    """Last rate as a share of the peak."""
-
-
-class PretrainSection(Section):
+class PretrainSection(TrainingSection):
     """One pretraining run."""
 
     tokens: Positive
@@ -82,41 +19,14 @@ class PretrainSection(Section):
     """Tokens in one window."""
     micro_batch_size: Positive
     """Windows that one device passes forward and backward at once; the rest is gradient accumulation."""
-    optimizer: Annotated[AdamW | Muon, Field(discriminator="kind")]
-    """How weights move."""
-    schedule: Annotated[Cosine | WSD, Field(discriminator="kind")]
-    """How the learning rate moves."""
-    max_grad_norm: Annotated[Number, Field(gt=0)] = 1.0
-    """Gradients are scaled down to this global norm."""
-    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
-    """Compute type under autocast; weights, moments and statistics stay in fp32."""
-    attn_implementation: Literal[
-        "auto",
-        "flash_attention_4",
-        "flash_attention_3",
-        "flash_attention_2",
-        "varlen_attn",
-        "sdpa",
-        "flex_attention",
-        "eager",
-    ] = "auto"
-    """What computes attention; `auto` takes the fastest that is right for the device, a named one never falls back."""
     isolate_documents: bool = True
     """Documents that share a window do not see one another."""
-    gradient_checkpointing: bool = False
-    """Recompute each layer in the backward pass: less memory, about a third more time."""
     save_every: Positive
     """Optimizer steps between checkpoints."""
-    keep_checkpoints: Positive = 2
-    """Newest checkpoints that stay."""
     eval_every: Positive
     """Optimizer steps between evaluations on the held-out text."""
     eval_tokens: Positive = 1_000_000
     """Most held-out tokens of each source in one evaluation; always the same ones."""
-    prompts: list[str] = []
-    """Beginnings that the model completes at each evaluation; the demo corpus brings its own."""
-    seed: Annotated[Count, Field(ge=0)] = 0
-    """Initial weights, order of windows, samples."""
 
     @property
     def steps(self) -> int:
@@ -133,6 +43,4 @@ class PretrainSection(Section):
                 f"{self.sequence_length} x {self.micro_batch_size} = {micro}; the next one is "
                 f"{-(-self.tokens_per_batch // micro) * micro}",
             )
-        if isinstance(self.schedule, WSD) and self.schedule.warmup + self.schedule.decay > 1:
-            raise FieldError("schedule.decay", "warmup and decay together are more than the whole run")
         return self

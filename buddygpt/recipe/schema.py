@@ -15,6 +15,7 @@ from buddygpt.recipe.hub import HubSection
 from buddygpt.recipe.model import ModelSection
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.tokenizer import TokenizerSection
+from buddygpt.recipe.tuning import DPOSection, SFTSection
 
 
 class Recipe(Section):
@@ -34,6 +35,10 @@ class Recipe(Section):
     """Pretraining text."""
     pretrain: PretrainSection | None = None
     """Pretraining."""
+    sft: SFTSection | None = None
+    """Supervised fine-tuning: from a base model to one that answers."""
+    dpo: DPOSection | None = None
+    """Preference tuning: from one that answers to one that answers better."""
 
     @model_validator(mode="after")
     def _agree(self) -> Recipe:
@@ -53,6 +58,13 @@ class Recipe(Section):
                 "pretrain.sequence_length",
                 f"{self.pretrain.sequence_length} tokens, but the model has only "
                 f"{self.model.max_position_embeddings} positions (model.max_position_embeddings)",
+            )
+        needed = self.sft and self.sft.rope.factor and self.sft.sequence_length
+        if needed and not self.sft.model and self.sft.rope.factor * self.model.max_position_embeddings < needed:
+            raise FieldError(
+                "sft.rope.factor",
+                f"{self.sft.rope.factor:g} x {self.model.max_position_embeddings} positions do not reach "
+                f"{needed} (sft.sequence_length); {needed / self.model.max_position_embeddings:g} would, as would none",
             )
         return self
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from buddygpt.data.formats import Message
+from buddygpt.data.prompts import chat_prompt, read_reply
 from buddygpt.data.tokenizer import DocumentEncoder, largest_id, load_tokenizer
 from buddygpt.events import Caution, Emit, Note
 from buddygpt.hub.presence import see_model
@@ -32,14 +34,14 @@ class Conversation:
         tokenizer: its tokenizer; one with a chat template makes this a chat, one without a completion.
         sampling: how replies are drawn.
         emit: told when old turns are dropped.
-        messages: the turns so far, `role` and `content`.
+        messages: the turns so far.
     """
 
     model: Any
     tokenizer: PreTrainedTokenizerBase
     sampling: Sampling
     emit: Emit
-    messages: list[dict[str, str]] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
     _read: PrefixCache = field(default_factory=PrefixCache, init=False, repr=False)
 
     @property
@@ -49,14 +51,14 @@ class Conversation:
 
     def reset(self) -> None:
         """Forget the turns, keep the system message."""
-        self.messages = [m for m in self.messages if m["role"] == "system"]
+        self.messages = [m for m in self.messages if m.role == "system"]
 
     def set_system(self, text: str) -> None:
         """Begin anew under this system message; an empty one removes it."""
-        self.messages = [{"role": "system", "content": text}] if text else []
+        self.messages = [Message("system", text)] if text else []
 
     def reply(self, text: str, write: Callable[[str], None]) -> float:
-        """Answer `text`, or go on with it; whole characters go to `write` as they come.
+        """Answer `text`, or go on with it; whole characters go to `write` as they come, reasoning with its marks.
 
         Returns:
             Tokens per second.
@@ -67,6 +69,7 @@ class Conversation:
         ids = self._prompt(text)
         room = min(self.sampling.max_new_tokens, self._context - len(ids))
         characters = CharacterStream(self.tokenizer)
+        said: list[int] = []
         begun = time.perf_counter()
         tokens = stream(
             self.model, ids, replace(self.sampling, max_new_tokens=room),
@@ -74,17 +77,21 @@ class Conversation:
         )  # fmt: skip
         try:
             for token in tokens:
+                said.append(token)
                 if piece := characters.push(token):
                     write(piece)
         finally:  # an interrupted answer was said all the same
             if self.converses:
-                said = {"role": "assistant", "content": characters.text}
-                self.messages += [{"role": "user", "content": text}, said]
-        return characters.tokens / max(time.perf_counter() - begun, 1e-9)
+                self.messages += [Message("user", text), read_reply(self.tokenizer, said)]
+        return len(said) / max(time.perf_counter() - begun, 1e-9)
 
     @cached_property
     def _vocabulary(self) -> int:
         return largest_id(self.tokenizer) + 1  # rows of the head beyond it were never trained
+
+    @cached_property
+    def _encoder(self) -> DocumentEncoder:
+        return DocumentEncoder(self.tokenizer)
 
     @property
     def _context(self) -> int:
@@ -93,18 +100,17 @@ class Conversation:
     def _prompt(self, text: str) -> list[int]:
         if not self.converses:
             eos = self.tokenizer.eos_token_id  # what every document starts from in pretraining
-            ids = [eos, *DocumentEncoder(self.tokenizer).encode([text])[0]]
+            ids = [eos, *self._encoder.encode([text])[0]]
             if len(ids) >= self._context:
                 raise BuddyError(f"the text has {len(ids):,} tokens, the model's context {self._context:,}; shorten it")
             return ids
         dropped = 0
         while True:
-            turns = [*self.messages, {"role": "user", "content": text}]
-            ids = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+            ids = chat_prompt(self.tokenizer, self._encoder, [*self.messages, Message("user", text)])
             reserve = min(self.sampling.max_new_tokens, self._context // 4)
             if len(ids) + reserve <= self._context:
                 break
-            system = 1 if self.messages and self.messages[0]["role"] == "system" else 0
+            system = 1 if self.messages and self.messages[0].role == "system" else 0
             if len(self.messages) - system < 2:
                 raise BuddyError(
                     f"the message has {len(ids):,} tokens, the model's context {self._context:,}; shorten it"
@@ -113,7 +119,7 @@ class Conversation:
             dropped += 1
         if dropped:
             self.emit(Caution(f"the context is full: the oldest {dropped} exchange(s) were dropped"))
-        return list(ids)
+        return ids
 
 
 def open_conversation(target: str | None, runs: Path, sampling: Sampling, emit: Emit) -> Conversation:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from buddygpt.recipe.pretrain import AdamW, Muon
+from buddygpt.recipe.training import AdamW, Muon
 
 
 def build_optimizer(model: nn.Module, section: AdamW | Muon) -> torch.optim.Optimizer:

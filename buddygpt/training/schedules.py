@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from buddygpt.recipe.pretrain import WSD, Cosine
+from buddygpt.recipe.training import WSD, Cosine
 
 
 def rate_factor(section: Cosine | WSD, step: int, steps: int) -> float:

@@ -157,6 +157,102 @@ def test_nothing_is_written(buddy, write, tokenizer, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
 
 
+TALK = {"messages": [
+    {"role": "system", "content": "山[b]"}, {"role": "user", "content": "高<|im_end|>"},
+    {"role": "assistant", "content": "水长", "reasoning": "山"}, {"role": "user", "content": "山"},
+    {"role": "assistant", "content": "😀"},
+]}  # fmt: skip
+PAIR = {"prompt": "山", "chosen": "水长", "rejected": "高"}
+
+
+def test_which_tokens_sft_learns_is_seen_without_colours(buddy, write, tokenizer):
+    """Answers with their end marks, between boundaries; what people typed in several tokens, marks in one."""
+    outcome = buddy("data", "inspect", write("a.jsonl", TALK), "--tokenizer", tokenizer, "--stage", "sft")
+    assert outcome.code == 0, outcome.err
+    lines = outcome.out.splitlines()
+    start = next(i for i, line in enumerate(lines) if " learned (" in line)
+    assert lines[start - 1].startswith("tokens in [ ] are learned")
+    assert lines[start + 1 : lines.index("lengths")] == [
+        r"<|im_start|>│s│y│s│t│e│m│\n",
+        r"山│[│b│]│<|im_end|>│\n",
+        r"<|im_start|>│u│s│e│r│\n",
+        r"高│<│|│i│m│_│e│n│d│|│>│<|im_end|>│\n",
+        r"<|im_start|>│a│s│s│i│s│t│a│n│t│\n",
+        r"[<think>│\n]",
+        r"[山│\n]",
+        r"[</think>│\n]",
+        r"[\n]",
+        r"[水\xe9\x95│\xbf│<|im_end|>]│\n",
+        r"<|im_start|>│u│s│e│r│\n",
+        r"山│<|im_end|>│\n",
+        r"<|im_start|>│a│s│s│i│s│t│a│n│t│\n",
+        r"[\xf0│\x9f│\x98│\x80│<|im_end|>]",
+    ]
+    assert lines[start].startswith("-- a.jsonl:1: 15 learned (18.8%) of 80 tokens")
+    assert lines[-1] == "15 learned (18.8%) of 80 tokens, in 1 rows"
+
+
+def test_with_colours_learned_tokens_have_one_and_text_is_never_markup(buddy, write, tokenizer, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    name = write("a.jsonl", {"prompt": "[red]山[/x]", "chosen": "水", "rejected": "高"})
+    command = ("data", "inspect", name, "--tokenizer", tokenizer, "--stage", "dpo")
+    out = buddy(*command).out
+    assert "\x1b[32m水\x1b[0m" in out and "\x1b[31m高\x1b[0m" in out and "\x1b[2m[\x1b[0m" in out
+    assert "green tokens are learned" in out and "[水" not in out
+    monkeypatch.setenv("NO_COLOR", "1")
+    out = buddy(*command).out
+    assert "\x1b[32m" not in out and "tokens in [ ] are learned" in out
+
+
+def test_the_two_answers_of_a_pair_their_lengths_and_what_length_predicts(buddy, write, tokenizer):
+    outcome = buddy("data", "inspect", write("a.jsonl", *[PAIR] * 20), "--tokenizer", tokenizer, "--stage", "dpo")
+    lines = outcome.out.splitlines()
+    assert "[山水长" not in outcome.out and any(line.endswith("│<|im_end|>]") for line in lines)
+    assert any(line.startswith("{") and line.endswith("│<|im_end|>}") for line in lines)
+    assert {line.split(" ")[0] for line in lines} >= {"given", "chosen", "rejected"}
+    assert "longer one in 100.0% of the pairs" in outcome.out
+    assert lines[-1].startswith("! length alone predicts the choice: the longer answer")
+    both = [PAIR, {**PAIR, "chosen": "高", "rejected": "水长"}] * 10
+    out = buddy("data", "inspect", write("b.jsonl", *both), "--tokenizer", tokenizer, "--stage", "dpo").out
+    assert "longer one in 50.0% of the pairs" in out and "predicts" not in out
+
+
+@pytest.mark.parametrize(
+    ("stage", "rows", "reason"),
+    [
+        ("sft", [{"text": "山"}], "text, not a conversation"),
+        ("dpo", [{"text": "山"}], "not a pair of answers"),
+        ("dpo", [TALK], "not a pair of answers"),
+        ("sft", [PAIR], None),  # its better answer may be learned
+    ],
+)
+def test_rows_that_a_stage_cannot_learn_from_are_counted(buddy, write, tokenizer, stage, rows, reason):
+    outcome = buddy("data", "inspect", write("a.jsonl", *rows), "--tokenizer", tokenizer, "--stage", stage)
+    assert outcome.code == 0, outcome.err
+    words = " ".join(outcome.out.split())
+    if reason:
+        assert f"{reason} 1 100.0% a.jsonl:1" in words and "0 documents of all 1 rows" in words
+    else:
+        assert "dropped" not in words and "1 documents of all 1 rows" in words and "learned (" in words
+
+
+def test_a_tokenizer_without_chat_marks_is_told_in_one_line(buddy, write, tmp_path):
+    from buddygpt.data.tokenizer.bpe import assemble
+
+    assemble({"a": 0}, []).save_pretrained(tmp_path / "poor")
+    outcome = buddy("data", "inspect", write("a.jsonl", PAIR), "--tokenizer", "./poor", "--stage", "sft")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "lacks <|im_start|>, <|im_end|>" in outcome.err
+
+
+def test_of_a_long_row_the_beginning_and_the_end_are_shown(buddy, write, tokenizer):
+    name = write("a.jsonl", {"prompt": "z" * 3000, "response": "水"})
+    lines = buddy("data", "inspect", name, "--tokenizer", tokenizer, "--stage", "sft").out.splitlines()
+    assert any(" tokens ... │" in line for line in lines)
+    assert max(line.count("│z") for line in lines) <= 1000
+
+
 @pytest.mark.skipif(not SHARED.exists(), reason="no shared data here")
 @pytest.mark.parametrize(
     ("file", "adapter"),

@@ -97,7 +97,10 @@ def test_a_row_that_is_no_mapping_is_dropped():
                 adapter.read(row)
 
 
-@pytest.mark.parametrize("name", [*ROLES, "Human", " GPT "])
+SPEAKING = sorted(ROLES.keys() - {"function_call"})
+
+
+@pytest.mark.parametrize("name", [*SPEAKING, "Human", " GPT "])
 def test_every_name_of_a_role_is_known_in_both_forms_and_in_a_string(name):
     said = [("human", "一"), ("gpt", "二"), (name, "三"), ("gpt", "四")]
     role = ROLES[name.strip().lower()]
@@ -184,8 +187,8 @@ WORDS = st.text(alphabet="甲乙丙丁abc", max_size=6)
 CONTENTS = st.one_of(st.none(), st.builds(lambda a, b, c: a + b + c, SPACE, WORDS, SPACE))
 TURNS = st.lists(
     st.one_of(
-        st.builds(lambda role, text: {"role": role, "content": text}, st.sampled_from(sorted(ROLES)), CONTENTS),
-        st.builds(lambda role, text: {"from": role, "value": text}, st.sampled_from(sorted(ROLES)), CONTENTS),
+        st.builds(lambda role, text: {"role": role, "content": text}, st.sampled_from(SPEAKING), CONTENTS),
+        st.builds(lambda role, text: {"from": role, "value": text}, st.sampled_from(SPEAKING), CONTENTS),
         st.fixed_dictionaries({}, optional={"human": CONTENTS, "assistant": CONTENTS}),
     ),
     max_size=8,

@@ -22,12 +22,14 @@ from buddygpt.data.formats import (
     Talk,
     Text,
     TextAdapter,
+    as_talk,
     dump_talk,
     find_adapter,
     load_talk,
     render_text,
     score_of,
 )
+from buddygpt.data.formats.tools import read_tools
 from buddygpt.data.readers import read_rows
 from buddygpt.recipe.errors import BuddyError
 from tests.conftest import SHARED
@@ -39,6 +41,7 @@ Q, A, B = (
 )
 USER, ANSWER, WORSE = Message("user", Q), Message("assistant", A), Message("assistant", B)
 SYSTEM = Message("system", "你是老师。")
+LOOK = '{"name": "look", "arguments": {}}'
 TALK = Talk((USER, ANSWER))
 PAIR = Pair((USER,), ANSWER, WORSE)
 ROLE = [{"role": "user", "content": Q}, {"role": "assistant", "content": A}]
@@ -121,7 +124,9 @@ ROWS = {
             ],
         },
         "conversation",
-        Talk((USER, Message("tool", '{"name": "look"}\n蓝'), ANSWER), ("merged turns",)),
+        Talk(
+            (USER, Message("assistant", "", "", ('{"name": "look", "arguments": {}}',)), Message("tool", "蓝"), ANSWER)
+        ),
     ),
     "minimind pretrain": ({"text": A}, "text", Text(A)),
     "minimind sft": ({"conversations": ROLE}, "conversation", TALK),
@@ -297,7 +302,8 @@ def test_a_document_is_the_turns_one_below_the_other():
     assert render_text(PAIR) == f"{Q}\n{A}"
 
 
-MESSAGES = st.builds(Message, st.sampled_from(["system", "user", "assistant", "tool"]), st.text(), st.text())
+CALLS = st.lists(st.text()).map(tuple)
+MESSAGES = st.builds(Message, st.sampled_from(["system", "user", "assistant", "tool"]), st.text(), st.text(), CALLS)
 
 
 @given(st.lists(MESSAGES))
@@ -335,5 +341,8 @@ def test_every_row_of_a_real_file_is_accounted_for(name):
         texts = [row[c] for c in ("instruction", "input", "output") if c in row]
         texts += [turn["value"] for turn in row.get("conversations", ())]
         texts += [row[c]["value"] for c in ("chosen",) if c in row]
-        assert text == "\n".join(text.strip() for text in texts if text.strip())
-        assert set(value.edits) <= {"merged turns"}  # a call and what the tool answers
+        offer = read_tools(row.get("tools"))
+        assert text == "\n".join(text.strip() for text in (offer, *texts) if text.strip())
+        assert value.edits == ()
+        calls = [turn["value"] for turn in row.get("conversations", ()) if turn["from"] == "function_call"]
+        assert [call for m in as_talk(value).messages for call in m.tool_calls] == calls

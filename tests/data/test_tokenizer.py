@@ -17,20 +17,25 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from buddygpt.data import tokenizer as tokenizers_
 from buddygpt.data.tokenizer import (
     DocumentEncoder,
+    choose_tokens,
+    count_tokens,
     encode_documents,
     largest_id,
     load_tokenizer,
     tokenizer_hash,
     train_tokenizer,
+    trim,
 )
+from buddygpt.data.tokenizer.content import backend_content
 from buddygpt.data.tokenizer.qwen3 import build_qwen3
+from buddygpt.data.tokenizer.ranks import byte_characters, rank_encoder
 from buddygpt.recipe.errors import BuddyError
 
 QWEN_PATTERN = (
@@ -181,17 +186,17 @@ class TestQwen3:
         assert len(qwen3("深度学习 " * 100_000)["input_ids"]) > 200_000
         assert not caplog.records
 
-    def test_same_ids_as_tiktoken_on_mixed_text(self, qwen3_encoder, tiktoken_qwen):
+    def test_same_ids_as_tiktoken_on_mixed_text(self, qwen3, tiktoken_qwen):
         texts = mixed_texts(seed=0, count=800)
         expected = tiktoken_qwen.encode_ordinary_batch([nfc(text) for text in texts], num_threads=1)
         assert sum(map(len, expected)) >= 200_000
-        assert qwen3_encoder.encode(texts) == expected
+        assert qwen3(texts)["input_ids"] == expected
 
     @pytest.mark.parametrize("name", CORPORA)
-    def test_same_ids_as_tiktoken_on_corpus(self, name, qwen3_encoder, tiktoken_qwen):
+    def test_same_ids_as_tiktoken_on_corpus(self, name, qwen3, tiktoken_qwen):
         texts = corpus_texts(name, characters=300_000)
         expected = tiktoken_qwen.encode_ordinary_batch([nfc(text) for text in texts], num_threads=1)
-        assert qwen3_encoder.encode(texts) == expected
+        assert qwen3(texts, split_special_tokens=True)["input_ids"] == expected
 
     def test_cached_equals_fresh(self, qwen3, tmp_path, cache_dir):
         fresh = build_qwen3()
@@ -231,6 +236,100 @@ class TestQwen3:
         folder = module.saved_qwen3(tmp_path)
         assert (folder / "winner").is_file()
         assert list(folder.parent.iterdir()) == [folder]
+
+
+class TestRanks:
+    """The fast way gives the ids of the tokenizer's own library, or is not taken."""
+
+    @pytest.fixture(scope="class")
+    def ways(self, qwen3, trained):
+        """The fast way of three tokenizers, and their library's."""
+        trimmed = trim(qwen3, choose_tokens(qwen3, count_tokens(qwen3, [mixed_texts(3, 50)]), 4096))
+        contents = {
+            name: plain_content(t) for name, t in (("qwen3", qwen3), ("trained", trained), ("trimmed", trimmed))
+        }
+        return {
+            name: (rank_encoder(content), Tokenizer.from_str(json.dumps(content))) for name, content in contents.items()
+        }
+
+    @pytest.mark.parametrize("kind", ["qwen3", "trained", "trimmed"])
+    def test_same_ids_around_every_character(self, kind, ways):
+        ranks, library = ways[kind]
+        step = 7 if kind == "qwen3" else 37
+        characters = [chr(code) for code in range(0, 0x110000, step) if not 0xD800 <= code < 0xE000]
+        texts = [
+            "".join(f"a{c}b {c}{c}1\n{c}\n {c} 好{c}'s{c} \t{c}e" for c in characters[at : at + 50])
+            for at in range(0, len(characters), 50)
+        ]
+        for text, encoding in zip(texts, library.encode_batch_fast(texts), strict=True):
+            assert ranks.encode(text) == encoding.ids, ascii(text)
+
+    @pytest.mark.parametrize("kind", ["qwen3", "trained", "trimmed"])
+    def test_same_ids_of_mixed_text(self, kind, ways):
+        ranks, library = ways[kind]
+        texts = mixed_texts(seed=4, count=400)
+        assert [ranks.encode(text) for text in texts] == [e.ids for e in library.encode_batch_fast(texts)]
+
+    @given(text=st.text() | st.text(alphabet=" \t\n\u3000好aé1'st\u0301"))
+    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_same_ids_of_any_text(self, text, ways):
+        for ranks, library in ways.values():
+            assert ranks.encode(text) == library.encode(text).ids
+
+    @pytest.mark.parametrize("run", ["a", "好", "1", "!", "e\u0301", "\0", " x", "'s"])
+    def test_long_runs(self, run, ways):
+        ranks, library = ways["trained"]
+        text = run * 60_000
+        assert ranks.encode(text) == library.encode(text).ids
+
+    @pytest.mark.parametrize("blank", [" ", "\n", "\u3000", " \n\t"])
+    def test_more_blanks_than_the_fast_way_can_split_go_by_the_library(self, blank, trained, ways):
+        text = "a" + blank * (1_010_000 // len(blank)) + "b"
+        ranks, library = ways["trained"]
+        assert ranks.encode(text) is None
+        *_, last = DocumentEncoder(trained).encode(["a"] * 64 + [text])
+        assert last == library.encode(text).ids
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda content: content.update(normalizer={"type": "NFKC"}),
+            lambda content: content["model"].update(dropout=0.1),
+            lambda content: content["model"].update(ignore_merges=True),
+            lambda content: content["model"]["merges"].reverse(),
+            lambda content: content["model"]["merges"].pop(),
+            lambda content: content["pre_tokenizer"]["pretokenizers"][0].update(behavior="Removed"),
+            lambda content: content["pre_tokenizer"]["pretokenizers"][1].update(add_prefix_space=True),
+            lambda content: content["model"]["vocab"].update({"\n": 5000}),
+            lambda content: content["model"].update(type="WordPiece"),
+        ],
+    )
+    def test_not_taken_where_the_ids_could_differ(self, change, trained):
+        content = plain_content(trained)
+        assert rank_encoder(content) is not None
+        change(content)
+        assert rank_encoder(content) is None
+
+    def test_not_taken_where_another_pair_spells_a_piece(self):
+        """`ab` + `c` is listed; but of the letters alone `b` and `c` would join first, by their lower id."""
+        content = plain_content(train_tokenizer(mixed_texts(1, 300), 400))
+        bytes_ = {c: i for i, c in enumerate(byte_characters())}
+        content["model"]["vocab"] = bytes_ | {"bc": 256, "ab": 257, "abc": 258}
+        content["model"]["merges"] = [["b", "c"], ["a", "b"], ["ab", "c"]]
+        assert rank_encoder(content) is None
+        content["model"]["merges"][2] = ["a", "bc"]
+        assert rank_encoder(content) is not None
+
+    def test_goes_along_to_other_processes(self, trained):
+        encoder, texts = pickle.loads(pickle.dumps(DocumentEncoder(trained))), mixed_texts(5, 3)
+        assert vars(encoder)["_ranks"] is not None
+        assert encoder.encode(texts) == trained(texts, split_special_tokens=True)["input_ids"]
+
+
+def plain_content(tokenizer):
+    content = backend_content(tokenizer)
+    content.update(added_tokens=[], post_processor=None)
+    return content
 
 
 class TestDocuments:

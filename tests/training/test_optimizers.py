@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
-from buddygpt.recipe.pretrain import AdamW, Muon
+from buddygpt.recipe.training import AdamW, Muon
 from buddygpt.training.optimizers import build_optimizer, parameter_groups
 
 ADAMW = AdamW(kind="adamw", learning_rate=1e-2, weight_decay=0.5)

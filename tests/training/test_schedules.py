@@ -1,6 +1,6 @@
 import pytest
 
-from buddygpt.recipe.pretrain import WSD, Cosine
+from buddygpt.recipe.training import WSD, Cosine
 from buddygpt.training.schedules import rate_factor
 
 

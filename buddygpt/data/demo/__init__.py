@@ -8,7 +8,8 @@ like all others, but in no item of the "train" split, in whatever disguise.
 
 from buddygpt.data.demo.choices import MultipleChoice, PreferencePair, multiple_choice, preference_pairs, prompts
 from buddygpt.data.demo.prose import paragraphs
-from buddygpt.data.demo.questions import Dialogue, dialogues
+from buddygpt.data.demo.questions import Dialogue, dialogues, examination
+from buddygpt.data.demo.rows import pairs, talks
 from buddygpt.data.demo.split import held_out
 from buddygpt.data.demo.world import Fact, Festival, Good, Person, Place, World, world
 
@@ -23,10 +24,13 @@ __all__ = [
     "PreferencePair",
     "World",
     "dialogues",
+    "examination",
     "held_out",
     "multiple_choice",
+    "pairs",
     "paragraphs",
     "preference_pairs",
     "prompts",
+    "talks",
     "world",
 ]

@@ -51,8 +51,22 @@ def dialogues(seed: int, split: Split) -> list[Dialogue]:
     A "test" dialogue asks last for a fact of which no "train" dialogue reveals anything, in whatever form.
     Only in "turns" do questions about other, known facts come before it.
     """
+    return _draw(Dice("dialogues", seed, split), seed, split)
+
+
+def examination(seed: int, split: Split) -> list[Dialogue]:
+    """Dialogues to examine a model on, shuffled; no training dialogue has the same messages before the last reply.
+
+    Those of the "test" split ask for facts that training never reveals, those of the "train" split for facts that it
+    does: whoever knows them only word for word fails both.
+    """
+    known = {str(dialogue.messages[:-1]) for dialogue in dialogues(seed, "train")}
+    drawn = _draw(Dice("examination", seed, split), seed, split)
+    return [dialogue for dialogue in drawn if str(dialogue.messages[:-1]) not in known]
+
+
+def _draw(dice: Dice, seed: int, split: Split) -> list[Dialogue]:
     town = world(seed)
-    dice = Dice("dialogues", seed, split)
     found = [*_direct(town, dice), *_reversed(town, dice), *_conversations(town, split, dice)]
     kept = [dialogue for dialogue in found if in_split(seed, dialogue.facts, split)]
     return dice.shuffled(list({str(dialogue.messages): dialogue for dialogue in kept}.values()))

@@ -8,7 +8,19 @@ that stays is told by its `edits`. A new shape is one adapter class, and one fin
 from buddygpt.data.formats.adapters import Adapter, PromptAdapter, TalkAdapter, TextAdapter, read_row, score_of
 from buddygpt.data.formats.choice import PEEKED, TEXT_COLUMNS, find_adapter
 from buddygpt.data.formats.pairs import AnswersAdapter, PairAdapter
-from buddygpt.data.formats.values import Dropped, Message, Pair, Talk, Text, Value, dump_talk, load_talk, render_text
+from buddygpt.data.formats.values import (
+    Dropped,
+    Message,
+    Pair,
+    Talk,
+    Text,
+    Value,
+    as_pair,
+    as_talk,
+    dump_talk,
+    load_talk,
+    render_text,
+)
 
 __all__ = [
     "PEEKED",
@@ -25,6 +37,8 @@ __all__ = [
     "Text",
     "TextAdapter",
     "Value",
+    "as_pair",
+    "as_talk",
     "dump_talk",
     "find_adapter",
     "load_talk",

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from buddygpt.data.formats.tools import read_tools, with_tools
 from buddygpt.data.formats.turns import order, read_turns, say, string_of, trim_end, trim_start
 from buddygpt.data.formats.values import (
     EMPTY,
@@ -141,10 +142,12 @@ class TalkAdapter(Adapter):
     Args:
         messages: the column of its turns.
         system: columns of a system turn that goes before.
+        tools: the column of the tools that the assistant may call, or none; the system turn lists them.
     """
 
     messages: str
     system: Columns = ()
+    tools: Columns = ()
 
     @property
     def name(self) -> str:
@@ -152,7 +155,7 @@ class TalkAdapter(Adapter):
 
     @property
     def map(self) -> dict[str, Columns]:
-        return given({"system": self.system, "messages": (self.messages,)})
+        return given({"system": self.system, "tools": self.tools, "messages": (self.messages,)})
 
     def read(self, row: Any) -> Talk:
         """The row's turns from the user's first to the assistant's last."""
@@ -162,7 +165,8 @@ class TalkAdapter(Adapter):
         messages = trim_end(trim_start(said, edits), edits)
         if not messages:
             raise Dropped(_lacking(said))
-        return Talk(tuple(messages), tuple(dict.fromkeys(edits)))
+        offer = read_tools(value_of(row, self.tools[0])) if self.tools else ""
+        return Talk(tuple(with_tools(messages, offer)), tuple(dict.fromkeys(edits)))
 
 
 def given(named: dict[str, Columns]) -> dict[str, Columns]:

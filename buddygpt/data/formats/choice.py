@@ -9,7 +9,9 @@ from typing import Any
 
 from buddygpt.data.formats.adapters import Adapter, Columns, PromptAdapter, TalkAdapter, TextAdapter
 from buddygpt.data.formats.pairs import ANSWER_LISTS, QUESTION, AnswersAdapter, PairAdapter
+from buddygpt.data.formats.tools import read_tools
 from buddygpt.data.formats.turns import REASONING, is_turn, is_turns
+from buddygpt.data.formats.values import Dropped
 from buddygpt.recipe.errors import BuddyError, did_you_mean
 
 PEEKED = 100
@@ -20,11 +22,12 @@ PROMPT_COLUMNS = ("prompt", "question", "query", "instruction", "问题", "指�
 RESPONSE_COLUMNS = ("response", "answer", "output", "completion", "target", "回答", "答案", "回复")
 MESSAGE_COLUMNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "对话")
 SYSTEM_COLUMNS = ("system", "system_prompt")
+TOOLS = ("tools",)
 SCORE_COLUMNS = ("score_chosen", "score_rejected")
 _REJECTED = re.compile(r"rejected[_-]?(\d*)")
 _SHAPES: tuple[tuple[Columns, Columns], ...] = (
     (("text",), ()),
-    (("messages",), ("system",)),
+    (("messages",), ("system", "tools")),
     (("prompt", "response"), ("input", "reasoning", "system")),
     (("chosen", "rejected"), ("prompt", "input", "system")),
     (("messages", "chosen", "rejected"), ("system",)),
@@ -146,7 +149,8 @@ def _find_pair(table: _Table) -> Adapter | None:
 
 def _find_talk(table: _Table) -> Adapter | None:
     messages = table.one(MESSAGE_COLUMNS, is_turns, "messages")
-    return TalkAdapter(messages, table.optional(SYSTEM_COLUMNS)) if messages else None
+    tools = TOOLS if messages and table.fits(TOOLS[0], _is_offer) else ()
+    return TalkAdapter(messages, table.optional(SYSTEM_COLUMNS), tools) if messages else None
 
 
 def _find_prompt(table: _Table) -> Adapter | None:
@@ -207,10 +211,12 @@ def _follow(table: _Table, named: Mapping[str, Columns]) -> Adapter:
         known = ", or ".join(" + ".join(need) + "".join(f" [+ {m}]" for m in may) for need, may in _SHAPES)
         listed = " + ".join(meaning for meaning in named if meaning in given)
         raise BuddyError(f"{table.where}: `map` with {listed} describes no row; it takes {known}")
-    for meaning in ("messages", "chosen"):
+    for meaning in ("messages", "tools", "chosen"):
         if len(named.get(meaning, ())) > 1:
             raise BuddyError(f"{table.where}: `map` takes one column for {meaning}, not {len(named[meaning])}")
-    more = {meaning: named[meaning] for meaning in ("prompt", "input", "system", "reasoning") if meaning in given}
+    more = {
+        meaning: named[meaning] for meaning in ("prompt", "input", "system", "tools", "reasoning") if meaning in given
+    }
     if "text" in given:
         return TextAdapter(named["text"])
     if "chosen" in given:
@@ -231,6 +237,14 @@ def _is_list(value: Any) -> bool:
 
 def _is_side(value: Any) -> bool:
     return isinstance(value, str) or is_turn(value) or (_is_list(value) and bool(value))
+
+
+def _is_offer(value: Any) -> bool:
+    try:
+        read_tools(value)
+    except Dropped:
+        return False
+    return True
 
 
 def _holds_prompt(value: Any) -> bool:

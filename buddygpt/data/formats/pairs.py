@@ -187,7 +187,7 @@ def _sides(value: Any) -> list[list[Message]]:
     """The sides that a column holds, without those that are blank: one, or several in a list."""
     several = isinstance(value, list | tuple) and not (any(map(is_turn, value)) and _is_talk(value))
     sides = [_read_side(each) for each in (value if several else [value])]
-    return [side for side in sides if any(m.content for m in side)]
+    return [side for side in sides if not all(m.empty for m in side)]
 
 
 def _read_side(value: Any) -> list[Message]:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from buddygpt.data.formats.tools import read_calls
 from buddygpt.data.formats.values import BROKEN, EMPTY, NOT_TEXT, UNKNOWN_ROLE, Dropped, Message, Role
 
 ROLES: dict[str, Role] = {
     "system": "system",
     **dict.fromkeys(("user", "human", "prompter", "问"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "bot", "model", "chatgpt", "答"), "assistant"),
-    **dict.fromkeys(("tool", "function", "observation", "function_call"), "tool"),
+    **dict.fromkeys(("assistant", "gpt", "bot", "model", "chatgpt", "答", "function_call"), "assistant"),
+    **dict.fromkeys(("tool", "function", "observation"), "tool"),
 }
-"""What data sets call who speaks."""
+"""What data sets call who speaks; what is said as `function_call` is a call of a tool."""
 SPEAKERS: dict[str, Role] = {
     "system": "system",
     **dict.fromkeys(("user", "human", "问"), "user"),
@@ -105,11 +107,11 @@ def order(messages: Iterable[Message], edits: list[str]) -> list[Message]:
     """Messages without empty ones, neighbours of one role merged; `edits` takes the kinds of change."""
     kept: list[Message] = []
     for message in messages:
-        if not message.content:
+        if message.empty:
             edits.append(EMPTY_TURN)
         elif kept and (last := kept[-1]).role == message.role:
             content, reasoning = _join(last.content, message.content), _join(last.reasoning, message.reasoning)
-            kept[-1] = Message(last.role, content, reasoning)
+            kept[-1] = Message(last.role, content, reasoning, last.tool_calls + message.tool_calls)
             edits.append(MERGED)
         else:
             kept.append(message)
@@ -158,7 +160,12 @@ def _read_turn(turn: Any) -> Iterator[Message]:
         role = ROLES.get(name.strip().lower()) if isinstance(name, str) else None
         if role is None and content.strip():
             raise Dropped(UNKNOWN_ROLE)
-        yield say(role or "user", content, reasoning if role == "assistant" else "")
+        message = say(role or "user", content, reasoning if role == "assistant" else "")
+        if role == "assistant":
+            called = name.strip().lower() == "function_call"
+            calls = read_calls(message.content if called else turn.get("tool_calls"))
+            message = replace(message, content="" if called else message.content, tool_calls=calls)
+        yield message
     elif content.strip():
         raise Dropped(UNKNOWN_ROLE)
     else:

@@ -15,6 +15,7 @@ NO_QUESTION, NO_ANSWER, NO_REJECTED = "no question", "no answer", "no rejected a
 EQUAL, SAME_SCORE, OTHER_PROMPT = "chosen equals rejected", "same score", "different prompts"
 SHORT_ANSWER, UNLIKE_LENGTHS = "answer too short", "lengths too different"
 UNKNOWN_ROLE, BROKEN = "unknown role", "broken conversation"
+NO_TALK, NO_PAIR = "text, not a conversation", "not a pair of answers"
 NO_SCORE, LOW_SCORE, SURROGATE = "no score", "low score", "lone surrogate"
 
 
@@ -36,13 +37,20 @@ class Message:
 
     Args:
         role: whose.
-        content: what is said, stripped by all adapters.
+        content: what is said, stripped by all adapters; "" where an assistant only calls tools.
         reasoning: thought before an answer is given, without its `<think>` marks.
+        tool_calls: the assistant's after what it says, each `{"name": ..., "arguments": ...}` as JSON.
     """
 
     role: Role
     content: str
     reasoning: str = ""
+    tool_calls: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is said and no tool is called."""
+        return not self.content and not self.tool_calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +95,34 @@ Value = Text | Talk | Pair
 
 
 def render_text(value: Value) -> str:
-    """One document of plain text: turns one below the other, reasoning before its answer; of a pair the chosen one."""
+    """One document of plain text: turns one below the other, each its reasoning first and its calls of tools last; of a
+    pair the chosen answer."""
     if isinstance(value, Text):
         return value.text
     messages = value.messages if isinstance(value, Talk) else (*value.prompt, value.chosen)
-    return "\n".join(part for m in messages for part in (m.reasoning, m.content) if part)
+    return "\n".join(part for m in messages for part in (m.reasoning, m.content, *m.tool_calls) if part)
+
+
+def as_talk(value: Value) -> Talk:
+    """What a model may learn to answer from a row: of a pair its prompt and the better answer.
+
+    Raises:
+        Dropped: a row of plain text.
+    """
+    if isinstance(value, Text):
+        raise Dropped(NO_TALK)
+    return value if isinstance(value, Talk) else Talk((*value.prompt, value.chosen), value.edits)
+
+
+def as_pair(value: Value) -> Pair:
+    """A row's two answers.
+
+    Raises:
+        Dropped: it does not have two.
+    """
+    if not isinstance(value, Pair):
+        raise Dropped(NO_PAIR)
+    return value
 
 
 def dump_talk(messages: Sequence[Message]) -> str:
@@ -100,9 +131,10 @@ def dump_talk(messages: Sequence[Message]) -> str:
     Clean messages before, never their dump: NFC would compose the `n` of an escaped line break with an accent that
     follows it.
     """
-    return json.dumps([[m.role, m.content, m.reasoning] for m in messages], ensure_ascii=False, separators=(",", ":"))
+    fields = [[m.role, m.content, m.reasoning, m.tool_calls] for m in messages]
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
 
 def load_talk(dump: str) -> tuple[Message, ...]:
     """What `dump_talk` was given."""
-    return tuple(Message(*fields) for fields in json.loads(dump))
+    return tuple(Message(role, content, thought, tuple(calls)) for role, content, thought, calls in json.loads(dump))

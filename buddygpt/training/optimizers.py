@@ -29,6 +29,8 @@ def build_optimizer(model: nn.Module, section: AdamW | Muon) -> torch.optim.Opti
     muon = torch.optim.Muon(
         hidden, lr=section.learning_rate, momentum=section.momentum, weight_decay=section.weight_decay, nesterov=True
     )
+    if not embeddings + vectors:  # LoRA: only matrices learn
+        return muon
     adamw = torch.optim.AdamW(
         embeddings + vectors, lr=section.adamw_learning_rate, betas=betas, eps=section.eps, weight_decay=0.0
     )
@@ -36,7 +38,7 @@ def build_optimizer(model: nn.Module, section: AdamW | Muon) -> torch.optim.Opti
 
 
 def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Hidden matrices, embedding matrices (an untied head among them), and vectors."""
+    """Hidden matrices, embedding matrices (an untied head among them), and vectors; of those that learn."""
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     head = getattr(model, "lm_head", None)
     if head is not None:
@@ -44,7 +46,7 @@ def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     hidden: list[nn.Parameter] = []
     embeddings: list[nn.Parameter] = []
     vectors: list[nn.Parameter] = []
-    for parameter in model.parameters():
+    for parameter in (p for p in model.parameters() if p.requires_grad):
         group = embeddings if id(parameter) in tables else hidden if parameter.ndim >= 2 else vectors
         group.append(parameter)
     return hidden, embeddings, vectors

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from buddygpt.model import loss as module
-from buddygpt.model.loss import linear_cross_entropy, linear_log_probs
+from buddygpt.model.loss import linear_cross_entropy, linear_log_probs, linear_scores
 
 
 @pytest.fixture(params=[1, 7, 10**6], ids="chunk {}".format)
@@ -131,6 +131,32 @@ def test_log_probabilities_equal_torch(chunk, ignored):
         strict=True,
     ):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("ignored", [0, 3, 24])
+def test_scores_equal_torch(chunk, ignored, dtype):
+    hidden, weight, targets = inputs(dtype, ignored)
+    ours = linear_scores(hidden, weight.to(dtype), targets)
+    logits = (hidden @ weight.to(dtype).T).detach().float()
+    log_probs = logits.log_softmax(-1)
+    judged = targets != -100
+    theirs = {
+        "entropy": -(log_probs.exp() * log_probs).sum(-1),
+        "mean_logits": logits.mean(-1),
+        "is_top1": logits.argmax(-1) == targets,
+    }
+    for name, column in theirs.items():
+        found = getattr(ours, name)
+        assert not found.requires_grad
+        torch.testing.assert_close(found, column * judged, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.log_probs, linear_log_probs(hidden, weight.to(dtype), targets))
+    grads = [
+        torch.autograd.grad(function(hidden, weight.to(dtype), targets).sum(), (hidden, weight))
+        for function in (linear_log_probs, lambda *a: linear_scores(*a).log_probs)
+    ]
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_ignored_rows_cost_no_matrix_product():

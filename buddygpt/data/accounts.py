@@ -17,7 +17,7 @@ from buddygpt.data.shards import record_file
 from buddygpt.data.sources import Source
 from buddygpt.data.staging import Batch, Staged, load_array
 
-COUNTS = ("documents", "tokens", "bytes")
+COUNTS = ("documents", "tokens", "bytes", "learned")
 SHOWN_PAIRS = 12
 
 
@@ -26,8 +26,8 @@ def account(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """A source's part of the manifest, and samples of what was dropped or changed.
 
-    Counts are of documents, tokens and bytes of UTF-8 text; `bytes_in` is the size of the files, of a demo
-    corpus that of its text; `text_bytes_in` that of the texts in their rows.
+    Counts are of documents, tokens, bytes of UTF-8 text, and tokens that are learned of talks and pairs; `bytes_in` is
+    the size of the files, of a demo corpus that of its text; `text_bytes_in` that of the texts in their rows.
     """
     intake = Intake()
     splits: dict[str, dict[str, Any]] = {name: dict.fromkeys(COUNTS, 0) | {"shards": []} for name in SPLITS.values()}

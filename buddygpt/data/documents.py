@@ -6,22 +6,39 @@ Whatever is dropped is counted by reason, with the first place; so is what clean
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import xxhash
 
 from buddygpt.data.clean import Cleaner, normalise
-from buddygpt.data.formats import PEEKED, Adapter, Dropped, Talk, dump_talk, find_adapter, read_row, render_text
+from buddygpt.data.formats import (
+    PEEKED,
+    Adapter,
+    Dropped,
+    Message,
+    Pair,
+    Talk,
+    Text,
+    Value,
+    as_pair,
+    as_talk,
+    dump_talk,
+    find_adapter,
+    read_row,
+    render_text,
+)
 from buddygpt.data.formats.adapters import SCORE
-from buddygpt.data.formats.values import EMPTY, NO_COLUMN, NO_SCORE, NOT_TEXT, SURROGATE
+from buddygpt.data.formats.values import EMPTY, EQUAL, NO_COLUMN, NO_PAIR, NO_SCORE, NO_TALK, NOT_TEXT, SURROGATE
 from buddygpt.data.intake import Intake
 from buddygpt.data.readers import format_of, is_whole_document, place, read_rows
 from buddygpt.data.sources import InputFile, Source
 from buddygpt.recipe.errors import BuddyError
 
-_UNREADABLE = {NO_SCORE, NO_COLUMN, NOT_TEXT, EMPTY, SURROGATE}
+_WANTED: dict[str, Callable[[Value], Value]] = {"talk": as_talk, "pair": as_pair}
+"""What a row has to be in tuning, by how it is rendered."""
+_UNREADABLE = {NO_SCORE, NO_COLUMN, NOT_TEXT, EMPTY, SURROGATE, NO_TALK, NO_PAIR}
 """Reasons that say a file is read wrongly, where they are all there is."""
 
 
@@ -35,6 +52,8 @@ class Document:
         talk: the messages as `dump_talk` writes them, where the source is rendered through the chat template.
         size: of the text, in bytes of UTF-8.
         hash: xxh3_128 of the text in UTF-8: two words, the higher first.
+        split: what decides whether the document is held out: the hash's higher word; of a talk or pair to tune on a
+            hash of its first question, so that one question never stands on both sides.
     """
 
     row: int
@@ -42,6 +61,7 @@ class Document:
     talk: str | None
     size: int
     hash: tuple[int, int]
+    split: int
 
 
 def read_documents(file: InputFile, source: Source, cleaner: Cleaner | None, intake: Intake) -> Iterator[Document]:
@@ -75,21 +95,26 @@ def _read(
     number: int,
     file: InputFile,
     source: Source,
-    adapter: Adapter,
+    adapter: Adapter | None,
     cleaner: Cleaner | None,
     intake: Intake,
 ) -> Document | None:
     """The document of one row, or None where it is dropped."""
     try:
-        value = read_row(row, adapter, source.map, source.min_score)
+        value = row if adapter is None else read_row(row, adapter, source.map, source.min_score)
+        if source.render in _WANTED:
+            value = _WANTED[source.render](value)
     except Dropped as drop:
         return _drop(intake, drop.reason, file, number)
-    talk, changed = None, list(value.edits)
-    if isinstance(value, Talk) and source.render == "chat":
-        value = _normalise_talk(value, changed)
-        if any(message.empty for message in value.messages):
+    talk, changed, begun = None, list(value.edits), None
+    if source.render == "pair" or (source.render != "text" and isinstance(value, Talk)):
+        messages = _normalise(_messages(value), changed)
+        if any(message.empty for message in messages):
             return _drop(intake, EMPTY, file, number)
-        talk = dump_talk(value.messages)
+        if source.render == "pair" and messages[-1] == messages[-2]:  # were they not, before they were normalised
+            return _drop(intake, EQUAL, file, number)
+        talk, value = dump_talk(messages), Talk(messages)
+        begun = next(i for i, message in enumerate(messages) if message.role == "user")
     raw = render_text(value)
     text, edits = normalise(raw)
     if not text:
@@ -112,27 +137,38 @@ def _read(
     for edit in dict.fromkeys((*changed, *edits)):
         intake.edit(edit)
     digest = xxhash.xxh3_128_intdigest(data)
-    return Document(number, text, talk, len(data), (digest >> 64, digest & (2**64 - 1)))
+    split = digest >> 64
+    if begun is not None and source.render in _WANTED:
+        split = xxhash.xxh3_64_intdigest(messages[begun].content)
+    return Document(number, text, talk, len(data), (digest >> 64, digest & (2**64 - 1)), split)
 
 
-def _normalise_talk(talk: Talk, edits: list[str]) -> Talk:
-    """A talk whose messages are what `normalise` makes of them, each by itself."""
+def _messages(value: Talk | Pair) -> Sequence[Message]:
+    """All that is said; the two answers of a pair come last, the chosen one first."""
+    return value.messages if isinstance(value, Talk) else (*value.prompt, value.chosen, value.rejected)
+
+
+def _normalise(said: Sequence[Message], edits: list[str]) -> tuple[Message, ...]:
+    """What `normalise` makes of each message by itself."""
     messages = []
-    for message in talk.messages:
+    for message in said:
         (content, first), (reasoning, second) = normalise(message.content), normalise(message.reasoning)
         calls = [normalise(call) for call in message.tool_calls]
         edits += (*first, *second, *(edit for _, changes in calls for edit in changes))
         called = tuple(call for call, _ in calls)
         messages.append(replace(message, content=content, reasoning=reasoning, tool_calls=called))
-    return replace(talk, messages=tuple(messages))
+    return tuple(messages)
 
 
 def _drop(intake: Intake, reason: str, file: InputFile, number: int) -> None:
     intake.drop(reason, place_of(file, number))
 
 
-def _open(file: InputFile, source: Source) -> tuple[Adapter, Iterator[tuple[int, Any]]]:
-    """The adapter that the file's first rows ask for, and the rows of the file or of the part of it."""
+def _open(file: InputFile, source: Source) -> tuple[Adapter | None, Iterator[tuple[int, Any]]]:
+    """The adapter that the file's first rows ask for, and the rows of the file or of the part of it.
+
+    The demo world needs no adapter: its rows are values already.
+    """
 
     def adapter_of(rows: Sequence[tuple[int, Any]]) -> Adapter:
         known = [row for _, row in rows if isinstance(row, dict)]
@@ -142,8 +178,12 @@ def _open(file: InputFile, source: Source) -> tuple[Adapter, Iterator[tuple[int,
         from buddygpt.data import demo
 
         assert file.demo is not None
-        texts = enumerate(({"text": text} for text in demo.paragraphs(*file.demo)), 1)
-        return find_adapter([{"text": ""}], where=file.name), texts
+        seed, characters = file.demo
+        if source.render == "talk":
+            return None, enumerate(demo.talks(seed), 1)
+        if source.render == "pair":
+            return None, enumerate(demo.pairs(seed), 1)
+        return None, enumerate(map(Text, demo.paragraphs(seed, characters)), 1)
     head = list(itertools.islice(read_rows(file.path, file.name, member=file.member), PEEKED))
     adapter = adapter_of(head)
     columns = None

@@ -1,7 +1,7 @@
 """What becomes of each document: removed as a duplicate, or else held out or trained on.
 
 Which documents are held out is decided by nothing but the hash of their text, after duplicates are gone: no text, nor
-one nearly like it, stands on both sides.
+one nearly like it, stands on both sides. Of talks and pairs to tune on the first question decides.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def write_fates(
         raise BuddyError("every document is held out; lower `data.validation`, or add a source to train on")
 
 
-def fractions(high: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """The hash's higher word as a number in [0, 1); below the share means held out."""
-    return (high >> np.uint64(11)).astype(np.float64) * 2.0**-53
+def fractions(words: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Words of hashes as numbers in [0, 1); below the share means held out."""
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _removed(duplicates: Duplicates, start: int, stop: int) -> NDArray[np.uint8]:
@@ -73,14 +73,14 @@ def _hold_out(source: Source, fates: dict[int, NDArray[np.uint8]], staged: Stage
     most: tuple[Any, ...] = ()
     for number, fate in fates.items():
         kept = np.flatnonzero(fate == TRAIN)
-        high = staged.index(number)["high"][kept]
-        out[number] = kept[fractions(high) < source.share]
+        words = staged.index(number)["split"][kept]
+        out[number] = kept[fractions(words) < source.share]
         kept_in_all += len(kept)
         out_in_all += len(out[number])
         if len(kept):
-            low_at, high_at = int(np.argmin(high)), int(np.argmax(high))
-            least = min(filter(None, (least, (high[low_at], number, kept[low_at]))))
-            most = max(filter(None, (most, (high[high_at], number, kept[high_at]))), key=lambda best: best[0])
+            low_at, high_at = int(np.argmin(words)), int(np.argmax(words))
+            least = min(filter(None, (least, (words[low_at], number, kept[low_at]))))
+            most = max(filter(None, (most, (words[high_at], number, kept[high_at]))), key=lambda best: best[0])
     if not kept_in_all:
         raise _nothing_left(source, sum(map(len, fates.values())))
     if not 0 < source.share < 1:

@@ -20,10 +20,10 @@ from buddygpt.data.tokenizer import largest_id, load_tokenizer, tokenizer_hash
 from buddygpt.data.vocabulary import SAMPLE_BYTES, check_tokenizer
 from buddygpt.events import Emit
 from buddygpt.recipe.base import spell_bytes
-from buddygpt.recipe.data import FilesSource, Rows
+from buddygpt.recipe.data import DataSection, FilesSource
 from buddygpt.recipe.errors import BrokenOff, BuddyError
 from buddygpt.recipe.runs import free_bytes
-from buddygpt.recipe.schema import Recipe
+from buddygpt.recipe.schema import Chapter, Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,16 +38,20 @@ class Job:
 
     Args:
         recipe: as given.
+        data: the section that tells what is prepared.
         sources: found, their files known by content.
         base: the tokenizer, where the recipe names one; the whole of it, where some of it is to be kept.
+        entries: of a tokenizer that is still to be trained, or cut down; None for one that is taken as it is.
         covers: what the key is the hash of.
         cache: the folder of all prepared data.
         guarded: files of the evaluation sets that must not be trained on.
     """
 
     recipe: Recipe
+    data: DataSection
     sources: list[Source]
     base: PreTrainedTokenizerBase | None
+    entries: int | None
     covers: dict[str, Any]
     cache: Path
     guarded: list[Path]
@@ -68,37 +72,51 @@ class Job:
         return self.path / "work"
 
 
-def plan_job(recipe: Recipe, cache: Path, emit: Emit, *, remember: bool = True) -> Job:
+def plan_job(
+    recipe: Recipe,
+    cache: Path,
+    emit: Emit,
+    *,
+    remember: bool = True,
+    stage: Chapter = "pretrain",
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Job:
     """Find the sources and the tokenizer of a recipe.
 
     Args:
-        recipe: with a `data` section.
+        recipe: with the stage's `data`.
         cache: the folder of all prepared data.
         emit: who is told.
         remember: keep hashes of files and answers of the hub in the cache.
+        stage: what the text is for.
+        tokenizer: of the model that is tuned; None in pretraining, where the recipe tells.
 
     Raises:
         BuddyError: a source or the tokenizer cannot be found, or its vocabulary is larger than the model's.
     """
-    if recipe.data is None:
-        raise BuddyError(f"{recipe.name}: the recipe has no `data` section")
-    sources = find_sources(recipe.data, recipe.hub, cache, emit, remember=remember)
-    base = load_tokenizer(recipe.tokenizer.base, hubs=recipe.hub) if recipe.tokenizer.base else None
+    data = recipe.rows(stage)
+    if data is None:
+        raise BuddyError(f"{recipe.name}: the recipe has no `{'data' if stage == 'pretrain' else stage}` section")
+    sources = find_sources(data, recipe.hub, cache, emit, remember=remember, stage=stage)
+    base, entries = tokenizer, None
+    if base is None:
+        base = load_tokenizer(recipe.tokenizer.base, hubs=recipe.hub) if recipe.tokenizer.base else None
+        entries = recipe.tokenizer.entries
     if base is not None:
-        tokenizer: dict[str, Any] = {"hash": tokenizer_hash(base), "end": base.eos_token_id}
-        tokenizer["template"] = base.chat_template  # saved with the shards, so a changed one is another result
-        if recipe.tokenizer.keep is None:
+        told: dict[str, Any] = {"hash": tokenizer_hash(base), "end": base.eos_token_id}
+        told["template"] = base.chat_template  # saved with the shards, so a changed one is another result
+        if entries is not None:
+            told |= {"keep": entries, "sample_bytes": SAMPLE_BYTES}
+        elif tokenizer is None:
             check_tokenizer(recipe, base)
-        else:
-            tokenizer |= {"keep": recipe.tokenizer.entries, "sample_bytes": SAMPLE_BYTES}
     else:
-        tokenizer = {
-            "train": recipe.tokenizer.train,
+        told = {
+            "train": entries,
             "sample_bytes": SAMPLE_BYTES,
             "trainer": importlib.metadata.version("tokenizers"),
         }
-    covers = {"format": FORMAT, "tokenizer": tokenizer, "sources": [_deciding(source) for source in sources]}
-    data, guarded = recipe.data, []
+    covers = {"format": FORMAT, "tokenizer": told, "sources": [_deciding(source) for source in sources]}
+    guarded: list[Path] = []
     for name, section in (("clean", data.clean), ("near_duplicates", data.near_duplicates)):
         if section is not None:
             covers[name] = section.model_dump(mode="json")
@@ -106,9 +124,9 @@ def plan_job(recipe: Recipe, cache: Path, emit: Emit, *, remember: bool = True) 
         files = _guarded_files(data.decontaminate.paths, cache, emit, remember)
         covers["decontaminate"] = {"ngram": data.decontaminate.ngram, "files": list(files.values())}
         guarded = list(files)
-    if any(source.render == "chat" for source in data.sources if isinstance(source, Rows)):
+    if any(source.render != "text" for source in sources):
         covers["template"] = template_hash()
-    return Job(recipe, sources, base, covers, cache, guarded)
+    return Job(recipe, data, sources, base, entries, covers, cache, guarded)
 
 
 def _guarded_files(paths: list[str], cache: Path, emit: Emit, remember: bool) -> dict[Path, str]:
@@ -165,7 +183,7 @@ def _needed(job: Job) -> tuple[float, float]:
         for file in source.files
     )
     bytes_per_token = 3 if job.base is not None else 2
-    entries = job.recipe.tokenizer.entries or (largest_id(job.base) + 1 if job.base is not None else 0)
+    entries = job.entries or (largest_id(job.base) + 1 if job.base is not None else 0)
     width = 4 if entries > 2**16 else 2
     done = sum(path.stat().st_size for path in job.path.rglob("*") if path.is_file())
     return text, max(0.0, text * (0.5 + width / bytes_per_token) - done)  # texts, compressed; tokens

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from buddygpt.data.lengths import share_room
+
 
 def fit_pair(
     prompt: Sequence[int], chosen: Sequence[int], rejected: Sequence[int], length: int, opening: int
@@ -23,9 +25,7 @@ def fit_pair(
         Prompt, chosen, rejected, and what was cut of `prompt`, `chosen` and `rejected`. Answers that differ only in
         what was cut are equal now.
     """
-    room = length - max(len(chosen), len(rejected))
-    least = min(max(length // 2, opening), length - 1)
-    kept = min(len(prompt), max(room, least))
+    kept, _ = share_room(len(prompt), max(len(chosen), len(rejected)), length, opening)
     head = min(opening, kept)
     short = [*prompt[:head], *prompt[len(prompt) - (kept - head) :]]
     answers = [list(answer[: length - kept]) for answer in (chosen, rejected)]

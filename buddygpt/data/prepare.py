@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datatrove.pipeline.base import PipelineStep
 
@@ -37,24 +37,36 @@ from buddygpt.data.vocabulary import settle_tokenizer
 from buddygpt.events import Emit, Note, Progress, Table, silent
 from buddygpt.recipe.errors import BrokenOff, BuddyError, is_disk_full
 from buddygpt.recipe.runs import write_atomically
-from buddygpt.recipe.schema import Recipe
+from buddygpt.recipe.schema import Chapter, Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = ["Prepared", "find_prepared", "prepare", "verify"]
 
 
-def prepare(recipe: Recipe, cache: Path, emit: Emit) -> Prepared:
+def prepare(
+    recipe: Recipe,
+    cache: Path,
+    emit: Emit,
+    *,
+    stage: Chapter = "pretrain",
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Prepared:
     """Prepare the recipe's text below `cache/KEY/`, or find it prepared. What was broken off goes on.
 
     Args:
-        recipe: with a `data` section.
+        recipe: with the stage's `data`.
         cache: folder shared by runs; made where it is missing.
         emit: who is told.
+        stage: what the text is for.
+        tokenizer: of the model that is tuned; None in pretraining.
 
     Raises:
         BuddyError: a source, the tokenizer or the disk; one line for each fault.
     """
     try:
-        job = plan_job(recipe, cache, emit)
+        job = plan_job(recipe, cache, emit, stage=stage, tokenizer=tokenizer)
         if (found := read_prepared(job.path)) is not None and not job.work.exists():
             return found
         check_space(job)
@@ -79,21 +91,24 @@ def prepare(recipe: Recipe, cache: Path, emit: Emit) -> Prepared:
         raise BuddyError(f"{error.filename or cache}: cannot be written: {error.strerror or error}") from error
 
 
-def find_prepared(recipe: Recipe, cache: Path) -> Prepared | None:
+def find_prepared(
+    recipe: Recipe, cache: Path, *, stage: Chapter = "pretrain", tokenizer: PreTrainedTokenizerBase | None = None
+) -> Prepared | None:
     """The recipe's text if it is prepared; writes nothing.
 
     Raises:
         BuddyError: a source or the tokenizer cannot be found.
     """
-    return read_prepared(plan_job(recipe, cache, silent, remember=False).path)
+    return read_prepared(plan_job(recipe, cache, silent, remember=False, stage=stage, tokenizer=tokenizer).path)
 
 
-def verify(prepared: Prepared, recipe: Recipe) -> list[str]:
+def verify(prepared: Prepared, recipe: Recipe, stage: Chapter = "pretrain") -> list[str]:
     """Damaged files of prepared data, and source files that changed, appeared or vanished since; one line each."""
-    assert recipe.data is not None
+    data = recipe.rows(stage)
+    assert data is not None
     faults = prepared.check()
     try:
-        sources = find_sources(recipe.data, recipe.hub, prepared.path.parent, silent, remember=False)
+        sources = find_sources(data, recipe.hub, prepared.path.parent, silent, remember=False, stage=stage)
     except BuddyError as error:
         return faults + list(error.lines)
     now = {(s.name, f.name): f.content for s in sources for f in s.files}
@@ -106,10 +121,10 @@ def verify(prepared: Prepared, recipe: Recipe) -> list[str]:
 
 
 def _prepare(job: Job, emit: Emit) -> Prepared:
-    data = job.recipe.data
-    assert data is not None
-    for stale in (*job.path.rglob("*.tmp"), *job.path.rglob("*.tmp.index")):  # of a run that was killed
-        stale.unlink()
+    data = job.data
+    for end in ("", ".index", ".labels"):
+        for stale in list(job.path.rglob(f"*.tmp{end}")):  # of a run that was killed
+            stale.unlink()
     sources = open_sources(fetch_sources(job.sources, job.recipe.hub, emit))
     batches = make_batches(sources)
     staged, fates, logs = Staged(job.work / "staged"), job.work / "fates", job.path / "logs"
@@ -163,8 +178,8 @@ def _prepare(job: Job, emit: Emit) -> Prepared:
 
 def _guard(job: Job, emit: Emit) -> tuple[Path, dict[str, Any]] | tuple[None, None]:
     """The pieces of evaluation sets that must not be trained on, in a file for all tasks; and how many there are."""
-    data = job.recipe.data
-    if data is None or data.decontaminate is None:
+    data = job.data
+    if data.decontaminate is None:
         return None, None
     path = job.work / "guard.npz"
     contamination = Contamination.build(read_items(job.guarded), data.decontaminate.ngram)

@@ -2,6 +2,8 @@
 
 00000.ds         token ids, little-endian uint16 or uint32, one end-of-text token after each document
 00000.ds.index   uint64: where each document ends, in tokens from the file's start, its end-of-text token included
+00000.ds.labels  of talks and pairs to tune on, which no end-of-text token follows: uint8, what each token is to
+                 training (`GIVEN`, `ANSWER`, `REJECTED` of buddygpt.data.template)
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,17 @@ from numpy.typing import NDArray
 
 from buddygpt.data.fates import SPLITS, fate_file
 from buddygpt.data.fingerprints import hash_file
-from buddygpt.data.formats import load_talk
+from buddygpt.data.formats import Message, Pair, load_talk
 from buddygpt.data.staging import Batch, Staged, load_array, whole_file
-from buddygpt.data.template import chat_segments
+from buddygpt.data.template import ANSWER, Labelled, chat_segments, labelled_segments, pair_segments
 from buddygpt.data.tokenizer import DocumentEncoder
 from buddygpt.recipe.errors import BuddyError
+
+LABELLED: dict[str, Callable[[Sequence[Message]], list[Labelled]]] = {
+    "talk": labelled_segments,
+    "pair": lambda said: pair_segments(Pair(tuple(said[:-2]), *said[-2:])),
+}
+"""What is learned of the messages of a document, by how its source is rendered."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,8 @@ class ShardRecord:
         bytes: of text, in UTF-8.
         xxh3: xxh3_128 of the `.ds` file.
         index_xxh3: of the `.ds.index` file.
+        labels_xxh3: of the `.ds.labels` file; None where there is none.
+        learned: tokens of answers, in a pair of the chosen one.
     """
 
     path: str
@@ -47,11 +57,17 @@ class ShardRecord:
     bytes: int
     xxh3: str
     index_xxh3: str
+    labels_xxh3: str | None = None
+    learned: int = 0
 
     def check(self, root: Path) -> list[str]:
         """Faults of the files, one line each; reads them whole."""
         faults = []
-        for path, expected in ((self.path, self.xxh3), (f"{self.path}.index", self.index_xxh3)):
+        files = {".ds": self.xxh3, ".ds.index": self.index_xxh3, ".ds.labels": self.labels_xxh3}
+        for suffix, expected in files.items():
+            if expected is None:
+                continue
+            path = self.path.removesuffix(".ds") + suffix
             try:
                 if hash_file(root / path) != expected:
                     faults.append(f"{root / path}: changed since it was written; remove {root} and prepare again")
@@ -73,16 +89,22 @@ class Shard:
     """
 
     tokens: np.memmap[Any, np.dtype[np.unsignedinteger[Any]]]
+    labels: np.memmap[Any, np.dtype[np.uint8]] | None
     document_ends: NDArray[np.int64]
 
     def __init__(self, record: ShardRecord, root: Path, dtype: str):
         path = root / record.path
         kind = np.dtype(dtype).newbyteorder("<")
         index = path.with_name(path.name + ".index")
-        for file, size in ((path, record.tokens * kind.itemsize), (index, record.documents * 8)):
+        labels = path.with_name(path.name + ".labels")
+        sizes = {path: record.tokens * kind.itemsize, index: record.documents * 8}
+        if record.labels_xxh3 is not None:
+            sizes[labels] = record.tokens
+        for file, size in sizes.items():
             if not file.is_file() or file.stat().st_size != size:
                 raise BuddyError(f"{file}: missing, or not the {size} bytes written; remove {root} and prepare again")
         self.tokens = np.memmap(path, dtype=kind, mode="r")
+        self.labels = None if record.labels_xxh3 is None else np.memmap(labels, dtype=np.uint8, mode="r")
         self.document_ends = np.fromfile(index, dtype="<u8").astype(np.int64)
 
 
@@ -93,51 +115,66 @@ class TokenWriter:
         root: the prepared folder.
         path: of the `.ds` file below it.
         dtype: of the ids.
-        end: the end-of-text id.
+        end: the end-of-text id, put behind each document; None for documents with labels.
     """
 
-    def __init__(self, root: Path, path: str, dtype: str, end: int):
-        self._root, self._path, self._end = root, path, end
+    def __init__(self, root: Path, path: str, dtype: str, end: int | None):
+        self._root, self._path = root, path
+        self._end = () if end is None else (end,)
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._temporary = f"{path}.{os.getpid()}.tmp"
         self._file = TokenizedFile(str(root), self._temporary, token_size=self._dtype.itemsize)
         self._digest = xxhash.xxh3_128()
-        self._bytes = 0
+        self._bytes = self._learned = 0
+        self._labels = None if end is not None else (root / f"{self._temporary}.labels").open("wb")
 
-    def write(self, ids: Sequence[list[int]], text_bytes: int) -> None:
+    def write(self, ids: Sequence[list[int]], text_bytes: int, labels: Sequence[NDArray[np.uint8]] = ()) -> None:
         """Add documents.
 
         Args:
             ids: one list a document.
             text_bytes: UTF-8 bytes of all of them.
+            labels: one array a document, of as many; none where the file has none.
 
         Raises:
             OverflowError: an id that the dtype cannot hold.
         """
-        ends = np.cumsum([len(document) + 1 for document in ids])
-        tokens = itertools.chain.from_iterable(itertools.chain(document, (self._end,)) for document in ids)
+        ends = np.cumsum([len(document) + len(self._end) for document in ids])
+        tokens = itertools.chain.from_iterable(itertools.chain(document, self._end) for document in ids)
         flat = np.fromiter(tokens, dtype=self._dtype, count=int(ends[-1])).tobytes()
         self._digest.update(flat)
         self._file.write_bytes(flat, ends.tolist())
         self._bytes += text_bytes
+        if self._labels is not None:
+            flat_labels = np.concatenate(labels)
+            self._labels.write(flat_labels.tobytes())
+            self._learned += int(np.count_nonzero(flat_labels == ANSWER))
 
     def discard(self) -> None:
         """Remove what was written: the work failed, and perhaps the disk is full."""
-        for name in (self._temporary, f"{self._temporary}.index"):
-            (self._root / name).unlink(missing_ok=True)
+        if self._labels is not None:
+            self._labels.close()
+        for suffix in ("", ".index", ".labels"):
+            (self._root / f"{self._temporary}{suffix}").unlink(missing_ok=True)
 
     def finish(self) -> ShardRecord:
         """Close the files, see them on disk, and give them their names."""
         self._file.close()
         final = self._root / self._path
-        names = {self._root / self._temporary: final, self._root / f"{self._temporary}.index": Path(f"{final}.index")}
-        for temporary, name in names.items():
+        suffixes = ["", ".index"]
+        if self._labels is not None:
+            self._labels.close()
+            suffixes.append(".labels")
+        for suffix in suffixes:
+            temporary, name = self._root / f"{self._temporary}{suffix}", Path(f"{final}{suffix}")
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(name)
         documents, tokens = len(self._file.doc_ends), len(self._file)
         index = hash_file(Path(f"{final}.index"))
-        return ShardRecord(self._path, documents, tokens, self._bytes, self._digest.hexdigest(), index)
+        labels = None if self._labels is None else hash_file(Path(f"{final}.labels"))
+        own = self._digest.hexdigest()
+        return ShardRecord(self._path, documents, tokens, self._bytes, own, index, labels, self._learned)
 
 
 class TokeniseStep(PipelineStep):
@@ -173,13 +210,21 @@ class TokeniseStep(PipelineStep):
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
         """Write the shards, and their records last."""
         batch = self.batches[rank]
+        render = batch.source.render
         writers: dict[int, TokenWriter] = {}
         try:
             for fate, texts, talks in kept_documents(self.staged, self.fates, rank):
                 if fate not in writers:
                     path = f"shards/{batch.source.name}/{SPLITS[fate]}/{batch.number:05d}.ds"
-                    writers[fate] = TokenWriter(self.root, path, self.dtype, self.end)
-                writers[fate].write(self._encode(texts, talks), sum(len(text.encode()) for text in texts))
+                    end = None if render in LABELLED else self.end
+                    writers[fate] = TokenWriter(self.root, path, self.dtype, end)
+                size = sum(len(text.encode()) for text in texts)
+                if render in LABELLED:
+                    said = [LABELLED[render](load_talk(talk)) for talk in talks if talk is not None]
+                    ids, labels = self.encoder.encode_labelled(said)
+                    writers[fate].write(ids, size, labels)
+                else:
+                    writers[fate].write(self._encode(texts, talks), size)
             records = {SPLITS[fate]: vars(writer.finish()) for fate, writer in sorted(writers.items())}
         except BaseException:
             for writer in writers.values():

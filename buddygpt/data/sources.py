@@ -29,7 +29,10 @@ from buddygpt.recipe.data import (
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.hub import HubSection
 from buddygpt.recipe.runs import write_atomically
+from buddygpt.recipe.schema import Chapter
 
+RENDER: dict[str, str] = {"sft": "talk", "dpo": "pair"}
+"""What rows become in tuning: labelled talks or pairs, where pretraining has plain text."""
 RecipeSource = FilesSource | HubSource | DemoSource
 """A section of a recipe, those of the catalog as the hub's."""
 
@@ -73,7 +76,8 @@ class Source:
         files: in the order in which they are read.
         units: what is read in one go each: files, parts of large ones, members of archives; set by `open_sources`.
         share: of the documents that is held out.
-        map, render, min_score, stream: as in the recipe.
+        map, min_score, stream: as in the recipe.
+        render: as in the recipe, in tuning by `RENDER`.
         hint: shape of the rows that the catalog tells.
         skipped: files of unknown kinds that were passed over.
         origin: where a hub's or demo's content comes from.
@@ -96,7 +100,13 @@ class Source:
 
 
 def find_sources(
-    data: DataSection, hubs: HubSection, cache: Path, emit: Emit, *, remember: bool = True
+    data: DataSection,
+    hubs: HubSection,
+    cache: Path,
+    emit: Emit,
+    *,
+    remember: bool = True,
+    stage: Chapter = "pretrain",
 ) -> list[Source]:
     """All sources of a recipe, each file with its content's hash; nothing is downloaded.
 
@@ -106,6 +116,7 @@ def find_sources(
         cache: holds `files.json`, the hashes known by path and time stamp, and `hub.json`, what the hub answered last.
         emit: who is told.
         remember: write what is new into them.
+        stage: what the rows are for.
 
     Raises:
         BuddyError: a path that matches nothing, a file of an unknown kind, a hub that cannot be reached.
@@ -121,10 +132,13 @@ def find_sources(
     for i, source in enumerate(sections):
         share = data.validation if source.validation is None else source.validation
         common = Source(source_name(source), data.sources[i].kind, (), share)
+        if stage != "pretrain":
+            common = replace(common, render=RENDER[stage])
         if isinstance(source, DemoSource):
             sources.append(replace(common, files=(_demo_file(source),)))
             continue
-        common = replace(common, map=source.map, render=source.render, min_score=source.min_score)
+        render = source.render if stage == "pretrain" else RENDER[stage]
+        common = replace(common, map=source.map, render=render, min_score=source.min_score)
         if isinstance(source, HubSource):
             answer = hub[i]
             if unknown := next((f.name for f in answer.files if format_of(f.name) is None), None):

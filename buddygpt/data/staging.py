@@ -36,8 +36,8 @@ from buddygpt.data.units import fetched
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.hub import HubSection
 
-INDEX = np.dtype([("high", "<u8"), ("low", "<u8"), ("bytes", "<u8"), ("row", "<u8"), ("file", "<u8")])
-"""A document: the two words of its hash, bytes of UTF-8, row in its file, file in its batch."""
+INDEX = np.dtype([(name, "<u8") for name in ("high", "low", "split", "bytes", "row", "file")])
+"""A document: the two words of its hash, what decides its side, bytes of UTF-8, row in its file, file in its batch."""
 KEY = np.dtype([("high", "<u8"), ("low", "<u8"), ("place", "<u4")])
 """The two words of a document's hash, and its place in the batch."""
 BATCH_BYTES = 4 << 20
@@ -216,7 +216,7 @@ class _Writer:
 
     def __init__(self, minhash: MinHash | None):
         self._minhash = minhash
-        self._records = array("Q")  # 40 bytes a document; a list of tuples would take 300
+        self._records = array("Q")  # 48 bytes a document; a list of tuples would take 300
         self._bands: list[NDArray[np.uint64]] = []
         self._long: list[NDArray[np.bool_]] = []
 
@@ -226,7 +226,7 @@ class _Writer:
             return
         texts.write(block)
         for document in block:
-            self._records.extend((*document.hash, document.size, document.row, file))
+            self._records.extend((*document.hash, document.split, document.size, document.row, file))
         if self._minhash is not None:
             keys, long = self._minhash.bands_of([document.text for document in block])
             self._bands.append(keys[long])

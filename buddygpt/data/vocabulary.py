@@ -62,17 +62,17 @@ def settle_tokenizer(
     if memo.is_file():  # made before the work was broken off
         return load_tokenizer(str(folder.absolute())), json.loads(memo.read_text("utf-8"))
     facts: dict[str, Any] = {}
-    section, tokenizer = job.recipe.tokenizer, job.base
-    if section.entries is not None:
+    tokenizer = job.base
+    if job.entries is not None:
         total = sum(int(_training(staged, fates, number)["bytes"].sum()) for number in range(len(batches)))
         share = min(1.0, SAMPLE_BYTES / total)
         sample = _sample(batches, staged, fates, share)
         if tokenizer is None:
-            tokenizer = train_tokenizer(chain.from_iterable(sample), section.entries)
+            tokenizer = train_tokenizer(chain.from_iterable(sample), job.entries)
             learned = "trained_on"
         else:
             counts = count_tokens(tokenizer, sample)
-            kept = choose_tokens(tokenizer, counts, section.entries)
+            kept = choose_tokens(tokenizer, counts, job.entries)
             facts["kept"] = {"of": len(counts), "share_of_text": round(int(counts[kept].sum()) / int(counts.sum()), 6)}
             tokenizer = trim(tokenizer, kept)
             learned = "chosen_on"
@@ -83,7 +83,7 @@ def settle_tokenizer(
     tokenizer.save_pretrained(str(folder))
     largest = largest_id(tokenizer)
     facts |= {
-        "name": section.base or "trained",
+        "name": job.recipe.tokenizer.base or "trained",
         "hash": tokenizer_hash(tokenizer),
         "entries": len(tokenizer),
         "largest_id": largest,

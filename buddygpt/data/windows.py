@@ -12,14 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 IGNORE_INDEX = -100
 BLOCK = 4096
-"""Windows in one block of the mixture; each block holds every source in its share."""
+"""Samples in one block of the mixture; each block holds every source in its share."""
+Sample = TypeVar("Sample", covariant=True)
 
 
 class Tokens(Protocol):
@@ -102,43 +103,70 @@ def read_window(stream: TokenStream, start: int, length: int, stop: int | None =
     return {"input_ids": inputs, "shift_labels": labels[1:], "labels": labels, "document_ids": documents - documents[0]}
 
 
-class TrainingWindows:
-    """All windows of one training run, in training order: a map from the index of a sample to its window.
+class StreamWindows:
+    """The windows of a stream, each token once, in the stream's order.
 
     Args:
-        streams: one a source.
-        weights: shares of the tokens, in the streams' order, relative to one another.
+        stream: one source's.
         length: T, tokens in a window.
-        total: windows in the whole run; sources are repeated as often as that takes.
+    """
+
+    def __init__(self, stream: TokenStream, length: int):
+        self.name, self.stream, self.length = stream.name, stream, length
+
+    def __len__(self) -> int:
+        return -(-len(self.stream) // self.length)
+
+    def __getitem__(self, number: int) -> Window:
+        return read_window(self.stream, number * self.length - 1, self.length)
+
+
+class Samples(Protocol[Sample]):
+    """What training draws from: the samples of one source, by number."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> Sample: ...
+
+
+class Mixture(Generic[Sample]):
+    """All samples of one training run, in training order: a map from the index of a sample to the sample.
+
+    Args:
+        sources: what is drawn from.
+        weights: shares of the samples, in the sources' order, relative to one another.
+        total: samples in the whole run; sources are repeated as often as that takes.
         seed: of the order.
 
     Raises:
-        ValueError: a source without a window.
+        ValueError: a source without a sample.
     """
 
-    def __init__(self, streams: Sequence[TokenStream], weights: Sequence[float], length: int, total: int, seed: int):
-        self.streams, self.length, self.total, self.seed = list(streams), length, total, seed
-        self.counts = [-(-len(s) // length) for s in streams]
+    def __init__(self, sources: Sequence[Samples[Sample]], weights: Sequence[float], total: int, seed: int):
+        self.sources, self.total, self.seed = list(sources), total, seed
+        self.counts = [len(source) for source in sources]
         if not all(self.counts):
-            raise ValueError(f"no training text in {', '.join(s.name for s in streams if not len(s))}")
+            raise ValueError(f"nothing to train on in {', '.join(s.name for s in sources if not len(s))}")
         self._edges = np.cumsum(np.asarray(weights, dtype=np.float64) / np.sum(weights))[:-1]
         blocks = -(-total // BLOCK)
-        self._before = np.zeros((blocks + 1, len(self.streams)), dtype=np.int64)
+        self._before = np.zeros((blocks + 1, len(self.sources)), dtype=np.int64)
         for block in range(blocks):
-            self._before[block + 1] = np.bincount(self._sources(block), minlength=len(self.streams))
+            self._before[block + 1] = np.bincount(self._sources(block), minlength=len(self.sources))
         np.cumsum(self._before, axis=0, out=self._before)
         self._sources = lru_cache(maxsize=4)(self._sources)  # type: ignore[method-assign]
-        self._permutation = lru_cache(maxsize=2 * len(self.streams))(self._permutation)  # type: ignore[method-assign]
+        self._permutation = lru_cache(maxsize=2 * len(self.sources))(self._permutation)  # type: ignore[method-assign]
 
     def __len__(self) -> int:
         return self.total
 
-    def __getitem__(self, index: int) -> Window:
-        source, window = self.locate(index)
-        return read_window(self.streams[source], window * self.length - 1, self.length)
+    def __getitem__(self, index: int) -> Sample:
+        source, number = self.locate(index)
+        return self.sources[source][number]
 
     def locate(self, index: int) -> tuple[int, int]:
-        """Source and window number of sample `index`."""
+        """Source of sample `index`, and its number there."""
         block, place = divmod(index, BLOCK)
         sources = self._sources(block)
         source = int(sources[place])
@@ -148,16 +176,16 @@ class TrainingWindows:
 
     def epochs(self) -> dict[str, float]:
         """How often the whole run reads each source."""
-        used = [0] * len(self.streams)
+        used = [0] * len(self.sources)
         full, rest = divmod(self.total, BLOCK)
-        for source in range(len(self.streams)):
+        for source in range(len(self.sources)):
             used[source] = int(self._before[full, source])
             if rest:
                 used[source] += int(np.count_nonzero(self._sources(full)[:rest] == source))
-        return {s.name: n / count for s, n, count in zip(self.streams, used, self.counts, strict=True)}
+        return {s.name: n / count for s, n, count in zip(self.sources, used, self.counts, strict=True)}
 
     def _sources(self, block: int) -> NDArray[np.intp]:
-        """The source of each window in a block: systematic sampling keeps every share within one window."""
+        """The source of each sample in a block: systematic sampling keeps every share within one sample."""
         rng = np.random.default_rng((self.seed, 0, block))
         points = (np.arange(BLOCK) + rng.random()) / BLOCK
         sources = np.searchsorted(self._edges, points, side="right")

@@ -16,10 +16,16 @@ class Source(Section):
 
     name: str | None = None
     """Name in reports; made from the paths, the id or the kind where left out."""
-    weight: Annotated[Number, Field(gt=0)] = 1.0
-    """Share of the training tokens, relative to the other sources' weights."""
+    weight: Annotated[Number, Field(gt=0)] | None = None
+    """Share of the training tokens, relative to the other sources' weights; 1 where left out. In `sft` and `dpo`, where
+    no source has one, their sizes decide."""
     validation: Share | None = None
     """Share of this source's documents that is held out; 1 holds all of it out. `data.validation` where left out."""
+
+    @property
+    def relative_weight(self) -> float:
+        """The weight, 1 where none is given."""
+        return 1.0 if self.weight is None else self.weight
 
 
 Meaning = Literal[

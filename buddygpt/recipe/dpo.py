@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from buddygpt.recipe.base import FieldError, Number, Section
-from buddygpt.recipe.lora import LoraSection
+from buddygpt.recipe.base import FieldError, Number
+from buddygpt.recipe.training import Positive
+from buddygpt.recipe.tuning import TuningSection
 
 LossType = Literal[
     "sigmoid",
@@ -30,7 +31,7 @@ SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")
 """Losses that read `label_smoothing`."""
 
 
-class DPOSection(Section):
+class DPOSection(TuningSection):
     """One run of preference tuning (DPO, arXiv 2305.18290)."""
 
     beta: Annotated[Number, Field(gt=0)] = 0.1
@@ -43,8 +44,8 @@ class DPOSection(Section):
     reference: Literal["cached", "live"] = "cached"
     """Where the reference's scores come from: `cached` computes them once before training and keeps them on disk,
     `live` keeps the reference in memory and asks it in every step."""
-    lora: LoraSection | None = None
-    """Train low-rank updates in place of all weights."""
+    eval_pairs: Positive = 1_000
+    """Most held-out pairs of each source in one evaluation; always the same ones."""
 
     @model_validator(mode="after")
     def _agree(self) -> DPOSection:

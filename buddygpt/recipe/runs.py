@@ -15,13 +15,10 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from buddygpt.recipe.errors import BuddyError, did_you_mean
-from buddygpt.recipe.schema import Recipe
-
-CHAPTERS = ("pretrain", "sft", "dpo")
-"""Stages that leave a model, in the order in which a model lives them."""
+from buddygpt.recipe.schema import Chapter, Recipe
 
 
 @dataclass(frozen=True)
@@ -49,24 +46,23 @@ class Run:
         """The page about the run's text."""
         return self.path / "data-report.html"
 
-    def link_data(self, target: Path) -> None:
-        """Point `data` at prepared text, by a relative path so that both can move together.
+    def link_data(self, target: Path, chapter: Chapter = "pretrain") -> None:
+        """Point `data` at a chapter's prepared text, by a relative path so that both can move together.
 
         Raises:
             BuddyError: the folder cannot be written.
         """
+        link = self.data if chapter == "pretrain" else self.chapter(chapter) / "data"
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.data.unlink(missing_ok=True)
-            self.data.symlink_to(os.path.relpath(target, self.path), target_is_directory=True)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.unlink(missing_ok=True)
+            link.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
         except OSError as error:
-            raise BuddyError(
-                f"{self.data}: cannot be written: {error.strerror}; choose another folder with --run"
-            ) from None
+            raise BuddyError(f"{link}: cannot be written: {error.strerror}; choose another folder with --run") from None
 
     def finished(self) -> Iterator[Path]:
         """Model folders of finished stages, the latest stage first."""
-        for chapter in reversed(CHAPTERS):
+        for chapter in reversed(get_args(Chapter)):
             if (self.path / chapter / "done.json").is_file():
                 yield self.path / chapter / "model"
 

@@ -10,12 +10,16 @@ from pydantic import Field, model_validator
 
 from buddygpt.recipe.base import FieldError, Section
 from buddygpt.recipe.data import DataSection
+from buddygpt.recipe.dpo import DPOSection
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.hub import HubSection
 from buddygpt.recipe.model import ModelSection
 from buddygpt.recipe.pretrain import PretrainSection
+from buddygpt.recipe.sft import SFTSection
 from buddygpt.recipe.tokenizer import TokenizerSection
-from buddygpt.recipe.tuning import DPOSection, SFTSection
+
+Chapter = Literal["pretrain", "sft", "dpo"]
+"""A stage that leaves a model, in the order in which a model lives them."""
 
 
 class Recipe(Section):
@@ -67,6 +71,13 @@ class Recipe(Section):
                 f"{needed} (sft.sequence_length); {needed / self.model.max_position_embeddings:g} would, as would none",
             )
         return self
+
+    def rows(self, stage: Chapter) -> DataSection | None:
+        """What a chapter trains on; None where the recipe does not say."""
+        if stage == "pretrain":
+            return self.data
+        section = self.sft if stage == "sft" else self.dpo
+        return section and section.data
 
     def require(self, verb: str, *sections: str) -> None:
         """See that the sections that a verb needs are there.

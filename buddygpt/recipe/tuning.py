@@ -1,15 +1,14 @@
-"""The `sft` and `dpo` sections: a finished model trained on."""
+"""What the `sft` and `dpo` sections have in common: a finished model is trained on."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from buddygpt.recipe.base import FieldError, Number, Section
+from buddygpt.recipe.base import FieldError, Number
 from buddygpt.recipe.data import DataSection
 from buddygpt.recipe.lora import LoraSection
-from buddygpt.recipe.model import Factor
 from buddygpt.recipe.training import Positive, TrainingSection
 
 
@@ -29,99 +28,33 @@ class TuningSection(TrainingSection):
     """Optimizer steps between checkpoints; a tenth of the run where left out."""
     eval_every: Positive | None = None
     """Optimizer steps between evaluations on the held-out rows; a tenth of the run where left out."""
+    batch_size: Positive
+    """Windows, or pairs in `dpo`, in one optimizer step over all devices."""
+    micro_batch_size: Positive
+    """Windows or pairs that one device passes forward and backward at once; the rest is gradient accumulation."""
     lora: LoraSection | None = None
     """Train low-rank updates in place of all weights."""
 
-
-class Extension(Section):
-    """How a model's rotary positions reach further than it was trained for."""
-
-    kind: Literal["linear", "ntk", "dynamic", "yarn", "llama3"] = "linear"
-    """Scaling: linear (arXiv 2306.15595), NTK-aware, dynamic NTK, YaRN (all three arXiv 2309.00071), or Llama 3.1's."""
-    factor: Factor | None = None
-    """Longest context over the length before any scaling; as much as `sequence_length` needs where left out."""
-
-
-class SFTSection(TuningSection):
-    """One run of supervised fine-tuning; only answers are learned."""
-
-    batch_size: Positive
-    """Windows in one optimizer step over all devices."""
-    micro_batch_size: Positive
-    """Windows that one device passes forward and backward at once; the rest is gradient accumulation."""
-    packing: bool = True
-    """Several short talks share a window and do not see one another; without it each talk is a window of its own."""
-    rope: Extension = Extension()
-    """Scaling of rotary positions where `sequence_length` is more than the model's context."""
-    eval_tokens: Positive = 200_000
-    """Most held-out tokens of each source in one evaluation; always the same ones."""
-
     @model_validator(mode="after")
-    def _divides(self) -> SFTSection:
-        _check_batch(self.batch_size, self.micro_batch_size, "windows")
-        return self
-
-
-LossType = Literal[
-    "sigmoid",
-    "hinge",
-    "ipo",
-    "exo_pair",
-    "nca_pair",
-    "robust",
-    "bco_pair",
-    "sppo_hard",
-    "aot",
-    "aot_unpaired",
-    "apo_zero",
-    "apo_down",
-    "discopop",
-    "sft",
-    "sigmoid_norm",
-]
-SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")
-"""Losses that read `label_smoothing`."""
-
-
-class DPOSection(TuningSection):
-    """One run of preference tuning (DPO, arXiv 2305.18290)."""
-
-    batch_size: Positive
-    """Pairs in one optimizer step over all devices."""
-    micro_batch_size: Positive
-    """Pairs that one device passes forward and backward at once; the rest is gradient accumulation."""
-    beta: Annotated[Number, Field(gt=0)] = 0.1
-    """Weight of staying near the reference: a reward is beta times the log-ratio to it; `ipo` calls it tau."""
-    loss_type: Annotated[list[LossType], Field(min_length=1)] = ["sigmoid"]
-    """Losses by trl's names; several are added up."""
-    label_smoothing: Annotated[Number, Field(ge=0, lt=0.5)] = 0.0
-    """Share of pairs taken to be labelled the wrong way round; read by `exo_pair` (which needs one above 0), `robust`,
-    `aot` and `aot_unpaired`."""
-    reference: Literal["cached", "live"] = "cached"
-    """Where the reference's scores come from: `cached` computes them once before training and keeps them on disk,
-    `live` keeps the reference in memory and asks it in every step."""
-    eval_pairs: Positive = 1_000
-    """Most held-out pairs of each source in one evaluation; always the same ones."""
-
-    @model_validator(mode="after")
-    def _agree(self) -> DPOSection:
-        _check_batch(self.batch_size, self.micro_batch_size, "pairs")
-        if len(set(self.loss_type)) < len(self.loss_type):
-            raise FieldError("loss_type", "the same loss stands there twice")
-        if "exo_pair" in self.loss_type and not self.label_smoothing:
-            raise FieldError("label_smoothing", "exo_pair needs one above 0; its paper recommends 1e-3")
-        if self.label_smoothing and not set(self.loss_type) & set(SMOOTHED):
+    def _divides(self) -> TuningSection:
+        if self.batch_size % self.micro_batch_size:
             raise FieldError(
-                "label_smoothing",
-                f"{' + '.join(self.loss_type)} would not read it; set it to 0, or take one of {', '.join(SMOOTHED)}",
+                "batch_size",
+                f"{self.batch_size} is not a multiple of micro_batch_size = {self.micro_batch_size}; "
+                f"the next one is {-(-self.batch_size // self.micro_batch_size) * self.micro_batch_size}",
             )
         return self
 
-
-def _check_batch(batch: int, micro: int, what: str) -> None:
-    if batch % micro:
-        raise FieldError(
-            "batch_size",
-            f"{batch} {what} are not a multiple of micro_batch_size = {micro}; "
-            f"the next multiple is {-(-batch // micro) * micro}",
-        )
+    @model_validator(mode="after")
+    def _renders(self) -> TuningSection:
+        for i, source in enumerate(self.data.sources):
+            if "render" in source.model_fields_set:
+                raise FieldError(
+                    f"data.sources.{i}.render", "is of pretraining; here all rows go through the chat template"
+                )
+        weighted = [source.weight is not None for source in self.data.sources]
+        if any(weighted) and not all(weighted):
+            raise FieldError(
+                f"data.sources.{weighted.index(False)}.weight", "give every source a weight, or none: then sizes decide"
+            )
+        return self

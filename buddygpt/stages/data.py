@@ -188,8 +188,8 @@ def _epochs(recipe: Recipe, name: str, tokens: int) -> float | None:
         return None
     assert recipe.data is not None
     trained = [s for s in recipe.data.sources if s.validation != 1]
-    (weight,) = (s.weight for s in trained if source_name(s) == name)
-    return recipe.pretrain.tokens * weight / sum(s.weight for s in trained) / tokens
+    (weight,) = (s.relative_weight for s in trained if source_name(s) == name)
+    return recipe.pretrain.tokens * weight / sum(s.relative_weight for s in trained) / tokens
 
 
 def _read_row(name: str, source: dict[str, Any]) -> tuple[str, ...]:

@@ -67,7 +67,7 @@ def _source_rows(recipe: Recipe) -> list[tuple[str, str, str]]:
                 source = as_hub(find(source.dataset), source)
             size = f", {spell_bytes(source.size)}" if source.size else ""
             what = f"{source.id}, {', '.join(source.files)}{size} (hub not asked)"
-        rows.append((source_name(source), f"{source.weight:g}", what))
+        rows.append((source_name(source), f"{source.relative_weight:g}", what))
     return rows
 
 

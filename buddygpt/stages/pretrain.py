@@ -18,7 +18,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, set_seed
 from buddygpt.data import demo
 from buddygpt.data.baseline import ngram_baseline
 from buddygpt.data.prepare import Prepared, find_prepared, prepare
-from buddygpt.data.windows import TokenStream, TrainingWindows, evaluation_windows
+from buddygpt.data.windows import Mixture, StreamWindows, TokenStream, Window, evaluation_windows
 from buddygpt.events import Caution, Emit, Note, Table
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 from buddygpt.recipe.base import spell_bytes
@@ -100,10 +100,9 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     run.claim(recipe, *SECTIONS)
     run.link_data(prepared.path)
 
-    windows = TrainingWindows(
-        training,
-        [s.weight for s in recipe.data.sources if source_name(s) in {t.name for t in training}],
-        section.sequence_length,
+    windows = Mixture(
+        [StreamWindows(stream, section.sequence_length) for stream in training],
+        [s.relative_weight for s in recipe.data.sources if source_name(s) in {t.name for t in training}],
         section.steps * section.tokens_per_batch // section.sequence_length,
         section.seed,
     )
@@ -254,7 +253,7 @@ def _prompts(recipe: Recipe) -> list[str]:
     return [p for s in recipe.data.sources if isinstance(s, DemoSource) for p in demo.prompts(s.seed)]
 
 
-def _tell_plan(recipe: Recipe, facts: Any, baseline: dict[str, float], windows: TrainingWindows, emit: Emit) -> None:
+def _tell_plan(recipe: Recipe, facts: Any, baseline: dict[str, float], windows: Mixture[Window], emit: Emit) -> None:
     emit(
         Table(
             recipe.name,

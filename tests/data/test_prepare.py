@@ -280,6 +280,7 @@ def decide(tmp_path):
                 size = min(1000, count - start)
                 index = np.zeros(size, INDEX)
                 index["high"], index["low"] = dice.integers(0, 2**64, (2, size), dtype=np.uint64)
+                index["split"] = index["high"]
                 np.save(tmp_path / "staged" / f"{len(batches):05d}.npy", index)
                 np.save(tmp_path / "staged" / f"{len(batches):05d}.keys.npy", np.zeros(size, KEY))
                 batches.append(Batch(sources[-1], number, (InputFile("x", 1, ""),)))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buddygpt.data.windows import IGNORE_INDEX, TokenStream, TrainingWindows, evaluation_windows, read_window
+from buddygpt.data.windows import IGNORE_INDEX, Mixture, StreamWindows, TokenStream, evaluation_windows, read_window
 
 EOS = 0
 
@@ -69,11 +69,11 @@ def test_a_window_may_span_shards():
 
 
 def streams(*tokens):
-    return [TokenStream(f"s{i}", [shard([1] * (n - 1))], EOS) for i, n in enumerate(tokens)]
+    return [StreamWindows(TokenStream(f"s{i}", [shard([1] * (n - 1))], EOS), 10) for i, n in enumerate(tokens)]
 
 
 def test_an_epoch_reads_each_window_once():
-    windows = TrainingWindows(streams(1000), [1.0], 10, 350, seed=3)
+    windows = Mixture(streams(1000), [1.0], 350, seed=3)
     for epoch in range(3):
         seen = [windows.locate(i)[1] for i in range(100 * epoch, 100 * (epoch + 1))]
         assert sorted(seen) == list(range(100))
@@ -82,7 +82,7 @@ def test_an_epoch_reads_each_window_once():
 
 
 def test_the_order_is_a_pure_function_of_seed_and_index():
-    make = lambda seed, total: TrainingWindows(streams(5000, 300), [3, 1], 10, total, seed)  # noqa: E731
+    make = lambda seed, total: Mixture(streams(5000, 300), [3, 1], total, seed)  # noqa: E731
     whole = [make(0, 9000).locate(i) for i in range(9000)]
     later = make(0, 20_000)  # a longer run begins with the same windows
     assert [later.locate(i) for i in (8999, 17, 4096, 0)] == [whole[i] for i in (8999, 17, 4096, 0)]
@@ -91,7 +91,7 @@ def test_the_order_is_a_pure_function_of_seed_and_index():
 
 def test_shares_hold_within_a_window_in_every_block():
     weights = [0.56, 0.25, 0.05, 0.1, 0.04]
-    windows = TrainingWindows(streams(*[5000] * 5), weights, 10, 3 * 4096, seed=0)
+    windows = Mixture(streams(*[5000] * 5), weights, 3 * 4096, seed=0)
     for block in range(3):
         counts = Counter(windows.locate(i)[0] for i in range(4096 * block, 4096 * (block + 1)))
         for source, weight in enumerate(weights):
@@ -100,7 +100,7 @@ def test_shares_hold_within_a_window_in_every_block():
 
 def test_a_source_without_text_is_refused():
     with pytest.raises(ValueError, match="s1"):
-        TrainingWindows([*streams(100), TokenStream("s1", [], EOS)], [1, 1], 10, 10, 0)
+        Mixture([*streams(100), StreamWindows(TokenStream("s1", [], EOS), 10)], [1, 1], 10, 0)
 
 
 def test_evaluation_takes_whole_documents_and_always_the_same():

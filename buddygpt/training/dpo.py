@@ -19,7 +19,7 @@ from trl import DPOTrainer as TrlTrainer
 from trl.trainer import dpo_trainer
 
 from buddygpt.events import Emit, Progress
-from buddygpt.recipe.dpo import DPOSection
+from buddygpt.recipe.tuning import DPOSection
 from buddygpt.training.lora import lora_config
 from buddygpt.training.reference import Pair, Score, ScoreFile, pair_key, weights_hash
 from buddygpt.training.seam import Discreet, native_head
@@ -84,9 +84,9 @@ class DPOTrainer(Discreet, TrlTrainer):
             logging_steps=1,
             logging_nan_inf_filter=False,
             save_strategy="steps",
-            save_steps=section.save_every,
+            save_steps=section.save_every or -(-steps // 10),
             eval_strategy="steps",
-            eval_steps=section.eval_every,
+            eval_steps=section.eval_every or -(-steps // 10),
             disable_tqdm=True,
             report_to="none",
             seed=section.seed,

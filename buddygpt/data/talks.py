@@ -151,9 +151,7 @@ class PairRows:
         most: only the first so many pairs; all where left out.
     """
 
-    def __init__(
-        self, name: str, shards: Sequence[Labelled], length: int, openings: Openings, most: int | None = None
-    ):
+    def __init__(self, name: str, shards: Sequence[Labelled], length: int, openings: Openings, most: int | None = None):
         self.name, self.documents, self.length, self.openings = name, Documents(shards), length, openings
         self.cut = Counter[str]()
         counts = np.stack([self.documents.count(label) for label in (GIVEN, ANSWER, REJECTED)], axis=1)[:most]

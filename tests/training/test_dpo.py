@@ -4,7 +4,6 @@ import gc
 import inspect
 import math
 import re
-from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -22,28 +21,27 @@ from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 from buddygpt.recipe.base import FieldError
 from buddygpt.recipe.dpo import SMOOTHED, DPOSection, LossType
 from buddygpt.recipe.lora import LoraSection
-from buddygpt.recipe.pretrain import AdamW, Cosine
 from buddygpt.training import dpo
 from buddygpt.training.dpo import DPOTrainer
 from buddygpt.training.lora import lora_config, merged
 from buddygpt.training.reference import ScoreFile, pair_key, weights_hash
 
 SECTION = {
-    "optimizer": AdamW(kind="adamw", learning_rate=3e-3),
-    "schedule": Cosine(kind="cosine", warmup=0.0),
-    "max_grad_norm": 1.0,
+    "data": {"sources": [{"kind": "demo"}]},
+    "optimizer": {"kind": "adamw", "learning_rate": 3e-3},
+    "schedule": {"kind": "cosine", "warmup": 0.0},
     "precision": "fp32",
-    "gradient_checkpointing": False,
     "micro_batch_size": 2,
     "save_every": 100,
     "eval_every": 100,
-    "seed": 0,
-    "beta": 0.1,
-    "loss_type": ["sigmoid"],
-    "label_smoothing": 0.0,
-    "reference": "cached",
-    "lora": None,
 }
+
+
+def make_section(accumulation=1, **changes):
+    fields = SECTION | changes
+    return DPOSection.model_validate(fields | {"batch_size": accumulation * fields["micro_batch_size"]})
+
+
 MOE = {
     "mlp_kind": "moe", "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1,
     "moe_intermediate_size": 24,
@@ -104,7 +102,7 @@ def frozen_garbage():
 @pytest.fixture
 def build(tmp_path):
     def builder(steps=3, accumulation=1, pairs=None, model=None, held_out=None, name="run", stop=None, **changes):
-        section = SimpleNamespace(**SECTION | changes)
+        section = make_section(accumulation, **changes)
         pairs = make_pairs(steps * accumulation * section.micro_batch_size) if pairs is None else pairs
         figures = Figures(stop)
         trainer = DPOTrainer(
@@ -326,7 +324,6 @@ def test_the_recipe_knows_trls_losses():
 
 @pytest.mark.parametrize("loss_type", get_args(LossType))
 def test_every_loss_takes_a_step(build, loss_type):
-    DPOSection(loss_type=[loss_type], label_smoothing=0.01 if loss_type in SMOOTHED else 0.0)
     trainer, figures = build(2, loss_type=[loss_type], label_smoothing=0.01 if loss_type in SMOOTHED else 0.0)
     before = weights_hash(trainer.model)
     trainer.train()
@@ -346,7 +343,7 @@ def test_losses_add_up(build):
 def test_smoothing_that_nothing_reads_is_a_fault():
     for wrong in ({"label_smoothing": 0.1}, {"loss_type": ["exo_pair"]}, {"loss_type": ["ipo", "ipo"]}):
         with pytest.raises(ValueError) as error:
-            DPOSection(**wrong)
+            make_section(**wrong)
         assert isinstance(error.value.errors()[0]["ctx"]["error"], FieldError)
 
 
@@ -367,7 +364,7 @@ def test_held_out_pairs_are_judged_all_and_alike(build):
     assert len(logged) == 6 and not any(key.startswith("eval_") for row in logged for key in row)
     live, _ = build(1, held_out=held, reference="live")
     assert live.evaluate()["eval/v/margin"] == pytest.approx(0, abs=1e-5)
-    trainer.section.micro_batch_size = 3
+    trainer.section = trainer.section.model_copy(update={"micro_batch_size": 3})
     assert trainer.evaluate() == pytest.approx(last, abs=1e-5)
 
 
@@ -411,6 +408,16 @@ def test_gradient_checkpointing_changes_nothing(build):
             assert any(getattr(m, "gradient_checkpointing", False) for m in trainer.model.modules()) == checkpointing
             losses.append([row["loss"] for row in rows_of(figures)])
     assert losses[0] == pytest.approx(losses[1], abs=1e-6) and losses[2] == pytest.approx(losses[3], abs=1e-6)
+
+
+@pytest.mark.parametrize("lora", [None, LoraSection(rank=4)])
+def test_muon_moves_what_learns_and_nothing_else(build, lora):
+    muon = {"kind": "muon", "learning_rate": 0.02, "adamw_learning_rate": 3e-3}
+    trainer, _ = build(2, optimizer=muon, lora=lora)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.train()
+    for name, p in trainer.model.named_parameters():
+        assert p.requires_grad != torch.equal(p, before[name]), name
 
 
 def test_nothing_is_sent_to_trls_makers(build, monkeypatch):

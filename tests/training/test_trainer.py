@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, set_seed
 
-from buddygpt.data.windows import TokenStream, TrainingWindows, evaluation_windows
+from buddygpt.data.windows import Mixture, StreamWindows, TokenStream, evaluation_windows
 from buddygpt.events import silent
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 from buddygpt.recipe.pretrain import PretrainSection
@@ -54,9 +54,8 @@ def train(tmp_path):
         folder = tmp_path / name
         start = newest_checkpoint(folder / "checkpoints") if resume else None
         stream = TokenStream("s", [Shard(0, 1000)], 0)  # 63 windows of the 192 that the run takes: over three epochs
-        windows = TrainingWindows(
-            [stream], [1.0], section.sequence_length, section.tokens // section.sequence_length, 0
-        )
+        source = StreamWindows(stream, section.sequence_length)
+        windows = Mixture([source], [1.0], section.tokens // section.sequence_length, 0)
         held, stop_at = evaluation_windows(TokenStream("v", [Shard(1, 200)], 0), section.sequence_length, 150)
         set_seed(0)
         model = BuddyGPTForCausalLM(

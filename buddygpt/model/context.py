@@ -57,7 +57,9 @@ def extend(target: Target, length: int, kind: str | Scaling = "linear") -> Targe
     if not isinstance(kind, str):
         rope |= kind.model_dump(exclude_unset=True, exclude={"kind"})
     if name in ("linear", "ntk") and rope["factor"] * before < length * (1 - 1e-6):
-        raise ValueError(f"factor: {rope['factor']:g} x {before:g} tokens do not reach {length}")
+        raise ValueError(
+            f"factor: {rope['factor']:g} x {before:g} tokens do not reach {length}; at least {length / before:g} does"
+        )
     flat = checked(config.to_dict() | {"max_position_embeddings": length, "rope_parameters": rope})
     config.max_position_embeddings, config.rope_parameters = flat["max_position_embeddings"], flat["rope_parameters"]
     return target

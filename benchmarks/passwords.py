@@ -51,6 +51,20 @@ class Passwords:
                 if len(ids) >= length:
                     yield [int(self.tokenizer.eos_token_id), *ids[:length]]
 
+    def lists(self, length: int, seed: int) -> Iterator[list[int]]:
+        """Endless windows of `length` + 1 ids: end-of-text, then nothing but passwords of up to three places."""
+        dice = np.random.default_rng((seed, length))
+        while True:
+            told = [_password(dice, place) for place in dice.permutation(PLACES)[: dice.integers(1, 4)]]
+            lines = [told[dice.integers(len(told))] for _ in range(2 * length // self._told_tokens)]
+            ids = self.encode(["\n".join(lines)])[0]
+            if len(ids) >= length:
+                yield [int(self.tokenizer.eos_token_id), *ids[:length]]
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text."""
+        return self._encoder.encode(texts)
+
     def _text(self, length: int, dice: np.random.Generator) -> str:
         told = [_password(dice, place) for place in PLACES]
         most = length // self._told_tokens

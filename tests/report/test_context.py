@@ -18,6 +18,7 @@ def line(name, bits, number=0, **more):
 BEFORE = line("none", [1.0] * 4 + [3.0] * 12, 7, dashed=True)
 AFTER = line("linear", [1.1] * 16)
 CELLS = [FoundCell(length, depth, 0.25 * depth) for depth in (1.0, 0.0) for length in (1024, 128, 256)]
+CELLS[0] = replace(CELLS[0], share=0.5)
 
 
 def test_positions_tell_both_ends_of_every_line():
@@ -54,11 +55,14 @@ def test_what_is_above_the_plot_is_told():
 def test_needles_are_per_cent_by_length_across_and_depth_down():
     figure = needle_figure("linear", CELLS, 256, "n")
     texts = [t.strip() for t in Reader(figure.narrow).text if t.strip()]
-    assert [t for t in texts if t in ("0", "25")] == ["25"] * 3 + ["0"] * 3
     assert all(label in texts for label in ("128", "256", "1,024", "0%", "100%"))
-    assert "12% → 12%" in figure.note[1] and "12% → 12%" in figure.narrow
-    places = dict(re.findall(r"translate\(([\d.]+) [\d.]+\)[^>]*>([^<]+)<", figure.narrow))
-    assert places or 'x="' in figure.narrow
+    assert "12% → 25%" in figure.note[1] and "12% → 25%" in figure.narrow
+    placed = re.findall(r'<text [^>]* x="([\d.]+)" y="([\d.]+)"[^>]*>([^<]*)<', figure.narrow)
+    across = {text: float(x) for x, _, text in placed}
+    down = {text: float(y) for _, y, text in placed}
+    cells = {(float(x), float(y)): text for x, y, text in placed if text in ("0", "25", "50")}
+    expected = {(across[f"{c.length:,}"], down[f"{c.depth:.0%}"]): f"{100 * c.share:.0f}" for c in CELLS}
+    assert cells == expected and across["128"] < across["256"] < across["1,024"] and down["0%"] < down["100%"]
 
 
 def test_drawings_take_their_colours_from_the_page_and_hold_no_pictures():

@@ -215,7 +215,8 @@ def _draw(found: Sequence[Measured]) -> list[str]:
         ]
         if tuned:
             lines.append(PositionLine("none, not tuned", base.edges, base.bits, base.errors, 7, dashed=True))
-        top = 1.6 * max(m.positions.between(0, NEW) for m in found if m.tuned)
+        # Untuned curves lie so far apart that a logarithm serves them; tuned ones are near, but for the dashed one.
+        top = 1.6 * max(m.positions.between(0, NEW) for m in found if m.tuned) if tuned else None
         figure = positions_figure(lines, OLD, top=top, name=f"positions-{tuned}")
         drawn.append(replace(figure, english=f"{figure.english}, {'tuned' if tuned else 'not tuned'}"))
     for one in found:

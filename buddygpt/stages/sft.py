@@ -41,6 +41,7 @@ from buddygpt.training.trainer import HeldOut
 from buddygpt.training.tuning import (
     chapters_before,
     demo_seeds,
+    first_figures,
     prepare_rows,
     tell_cuts,
     tell_epochs,
@@ -128,7 +129,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> S
     folder.mkdir(parents=True, exist_ok=True)
     prompts = [ids for source in judged for ids in source.prompts()]
     seeds = demo_seeds(section.data)
-    before = _before(model, tokenizer, prompts, seeds, folder)
+    before = first_figures(folder, lambda: judge_model(model, tokenizer, prompts, seeds))
     step = checkpoints.step_of(start) if start else 0
     brake, balance = Brake(), Balance()
     meter = Meter("sft", folder / "metrics.jsonl", pace, emit, step, balance.figures)
@@ -244,22 +245,6 @@ def _held_out(source: TalkWindows, tokenizer: PreTrainedTokenizerBase) -> HeldOu
     answers = source.answers()
     texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
     return HeldOut(source.name, source, sum(map(len, answers)), max(1, sum(map(len, texts))))
-
-
-def _before(
-    model: BuddyGPTForCausalLM,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[int]],
-    seeds: Sequence[int],
-    folder: Path,
-) -> dict[str, float]:
-    """The figures of the model that the run begins with; those of the first start where it goes on."""
-    file = folder / "before.json"
-    if file.is_file():
-        return json.loads(file.read_text("utf-8"))
-    figures = judge_model(model, tokenizer, prompts, seeds)
-    file.write_text(json.dumps(figures), "utf-8")
-    return figures
 
 
 def _training_rows(

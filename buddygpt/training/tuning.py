@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from buddygpt.data.prepare import Prepared, find_prepared, prepare
 from buddygpt.events import Caution, Emit, Note
 from buddygpt.recipe.data import DataSection, DemoSource
 from buddygpt.recipe.errors import BuddyError
-from buddygpt.recipe.runs import Run
+from buddygpt.recipe.runs import Run, write_atomically
 from buddygpt.recipe.schema import Chapter, Recipe
 from buddygpt.training.setup import launched_processes
 
@@ -70,6 +70,16 @@ def tell_epochs(epochs: dict[str, float], emit: Emit) -> None:
     for name, times in epochs.items():
         if times > READ_OFTEN:
             emit(Caution(f"{name} is read {times:.1f} times: the model will know it by heart"))
+
+
+def first_figures(folder: Path, judge: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """Figures of the model that a run begins with; those of its first start where it goes on."""
+    file = folder / "before.json"
+    if file.is_file():
+        return json.loads(file.read_text("utf-8"))
+    figures = judge()
+    write_atomically(file, json.dumps(figures))
+    return figures
 
 
 def chapters_before(run: Run, chapter: Chapter) -> dict[str, dict[str, float]]:

@@ -38,6 +38,35 @@ OTHER_NAMES = {
     "fp16": "pretrain.precision",
 }
 """Names that other tools use, and ours."""
+TUNING_NAMES = {
+    "num_train_epochs": "epochs",
+    "max_length": "sequence_length",
+    "cutoff_len": "sequence_length",
+    "max_prompt_length": "sequence_length (prompt and answer together)",
+    "per_device_train_batch_size": "micro_batch_size",
+    "gradient_accumulation_steps": "batch_size (accumulation follows from it)",
+    "rope_scaling": "rope.kind",
+    "lora_r": "lora.rank",
+    "lora_rank": "lora.rank",
+    "lora_alpha": "lora.alpha",
+    "lora_dropout": "lora.dropout",
+    "pref_beta": "beta",
+    "pref_loss": "loss_type",
+    "dataset": "data.sources",
+    "model_name_or_path": "model",
+    "neat_packing": "packing",
+}
+"""The same within `sft` and `dpo`; where it has no word of its own, what `OTHER_NAMES` says of pretraining holds."""
+
+
+def our_name(key: str, section: str) -> str | None:
+    """What a key of another tool is called here, where it stands in this section of the recipe."""
+    if section not in ("sft", "dpo"):
+        return OTHER_NAMES.get(key)
+    if name := TUNING_NAMES.get(key):
+        return f"{section}.{name}"
+    name = OTHER_NAMES.get(key)
+    return name and name.replace("pretrain.", f"{section}.")
 
 
 def sections_of(annotation: Any) -> list[type[Section]]:

@@ -74,7 +74,7 @@ class Openings:
     @property
     def frame(self) -> int:
         """Tokens of the shortest prompt: a turn in which nothing is said, and the opening of the answer."""
-        return len(self.user) + 1 + len(self.apart) + len(self.assistant)
+        return max(len(self.system), len(self.user)) + 1 + len(self.apart) + len(self.assistant)
 
     def system_turn(self, ids: Ids) -> int:
         """Tokens of the system turn that a talk begins with, the line break behind it included; 0 where it has none."""
@@ -89,6 +89,10 @@ class Openings:
     def is_answer(self, ids: Ids, turn: int) -> bool:
         """Whether the turn is the assistant's."""
         return self._at(self.assistant, ids, turn)
+
+    def opening(self, ids: Ids, turn: int) -> int:
+        """Tokens before what is said in a turn that is not the assistant's."""
+        return len(self.system if self._at(self.system, ids, turn) else self.user)
 
     def exchanges(self, ids: Ids) -> list[int]:
         """Where exchanges begin: behind the system turn, and behind each answer that no tool's turn follows."""
@@ -134,24 +138,24 @@ def shorten_prompt(ids: Ids, room: int, openings: Openings) -> Ranges:
     system = openings.system_turn(ids)
     head = system if system <= min(room // 2, room - openings.frame) else 0
     cut = size - (room - head)
-    opening, behind = len(openings.user), cut + len(openings.user)
-    if cut < system and behind < system - len(openings.apart) - 1:
-        return _joined((0, opening), (behind, size))
+    unsaid = len(openings.apart) + 1  # at the end of a turn
+    if cut < system and cut + len(openings.system) < system - unsaid:
+        return _joined((0, len(openings.system)), (cut + len(openings.system), size))
     exchanges = openings.exchanges(ids)
     for start in exchanges:
         if start >= cut:
             return _joined((0, head), (start, size))
     turns = [turn for turn in openings.turns(ids) if turn >= exchanges[-1]]
-    last = turns[0], turns[1]
     for turn, after in itertools.pairwise(turns):
         if openings.is_answer(ids, turn):
             continue
         if turn >= cut:
             return _joined((0, head), (turn, size))
-        if behind < after - len(openings.apart) - 1:
-            return _joined((0, head), (turn, turn + opening), (behind, size))
-        last = turn, after
-    return _joined((0, head), (last[0], last[0] + opening), (last[1] - len(openings.apart) - 1, size))
+        opening = openings.opening(ids, turn)
+        last = _joined((0, head), (turn, turn + opening), (min(cut + opening, after - unsaid), size))
+        if cut + opening < after - unsaid:
+            return last
+    return last
 
 
 def cut_talk(

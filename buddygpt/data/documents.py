@@ -137,8 +137,8 @@ def _read(
     for edit in dict.fromkeys((*changed, *edits)):
         intake.edit(edit)
     if talk is not None and source.render in _WANTED:  # the same words may be said by others
-        digest = xxhash.xxh3_128_intdigest(talk)
-        split = xxhash.xxh3_64_intdigest(next(m.content for m in messages if m.role == "user"))
+        digest = xxhash.xxh3_128_intdigest(talk.encode())
+        split = xxhash.xxh3_64_intdigest(next(m.content for m in messages if m.role == "user").encode())
     else:
         digest = xxhash.xxh3_128_intdigest(data)
         split = digest >> 64

@@ -183,9 +183,10 @@ def test_a_tools_turn_comes_with_its_question_and_what_was_called_is_read_only(
 def test_an_exchange_with_tools_is_not_torn_where_it_fits_a_piece_of_its_own(openings, make_talk_shard):
     before = [Message("user", words(9)), Message("assistant", words(30, "c"))]
     ids, labels = make_talk_shard([*before, *tool_talk(calls=1)]).document(0)
-    (_, stop), (call, _), _ = answers_of(labels)
-    own = len(ids) - stop - len(openings.apart)
-    first, second = cut_talk(ids, labels, max(own, stop) + 10, openings, Counter())
+    (_, stop), (call, called), _ = answers_of(labels)
+    length = called + 2  # the call would fit
+    assert len(ids) - stop < length < len(ids)
+    first, second = cut_talk(ids, labels, length, openings, Counter())
     assert first.ranges == ((0, stop),)
     assert second.ranges == ((stop + len(openings.apart), len(ids)),) and second.learned == call
 

@@ -95,7 +95,7 @@ class TalkWindows:
                 continue
             for piece in cut_talk(*self.documents.read(number), length, openings, self.cut):
                 self._pieces.append((number, piece))
-                sizes.append(sum(stop - start for start, stop in piece))
+                sizes.append(piece.size)
         self._windows = pack(sizes, length) if packing else [np.array([i]) for i in range(len(sizes))]
         self._sizes = np.array(sizes, dtype=np.int64)
         self.tokens = int(self._sizes.sum())
@@ -138,12 +138,12 @@ class TalkWindows:
         return [ids[1:][labels[1:] == ANSWER].tolist() for ids, labels in read]
 
     def _read(self, piece: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        number, ranges = self._pieces[piece]
+        number, part = self._pieces[piece]
         ids, labels = self.documents.read(number)
-        if ranges is None:
+        if part is None:
             return ids, labels
-        chosen = np.concatenate([np.arange(*part) for part in ranges])
-        return ids[chosen], labels[chosen]
+        chosen = np.concatenate([np.arange(*own) for own in part.ranges])
+        return ids[chosen], np.where(chosen < part.learned, GIVEN, labels[chosen])
 
 
 class PairRows:
@@ -169,6 +169,7 @@ class PairRows:
                 kept[number] = False
                 cut = (SAME,)
             self.cut.update(cut)
+            counts[number] = [len(side) for side in pair.values()]
         self._numbers = np.flatnonzero(kept)
         self.lengths = counts[kept, 1:]
         self.tokens = int(2 * counts[kept, 0].sum() + self.lengths.sum())
@@ -183,8 +184,7 @@ class PairRows:
     def _fit(self, number: int) -> tuple[dict[str, list[int]], tuple[str, ...]]:
         ids, labels = self.documents.read(number)
         prompt, chosen, rejected = (ids[labels == label].tolist() for label in (GIVEN, ANSWER, REJECTED))
-        opening = self.openings.system_turn(prompt) + len(self.openings.user)
-        *sides, cut = fit_pair(prompt, chosen, rejected, self.length, opening)
+        *sides, cut = fit_pair(prompt, chosen, rejected, self.length, self.openings)
         return dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), sides, strict=True)), cut  # type: ignore[arg-type]
 
 
@@ -197,4 +197,4 @@ def sample_weights(sources: Sequence[Any], weights: Sequence[float | None]) -> l
     """
     if any(weight is None for weight in weights):
         return [float(len(source)) for source in sources]
-    return [weight * len(source) / source.tokens for source, weight in zip(sources, weights, strict=True)]  # type: ignore[operator]
+    return [weight * len(source) / max(source.tokens, 1) for source, weight in zip(sources, weights, strict=True)]  # type: ignore[operator]

@@ -91,7 +91,12 @@ class Recipe(Section):
 
     def as_dict(self, *sections: str) -> dict[str, Any]:
         """The resolved recipe, every default filled in, as plain data; only `sections` where given."""
-        full = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        # In tuning no source has a `render`, and one without a weight is not one of weight 1.
+        renders = {chapter: {"data": {"sources": {"__all__": {"render"}}}} for chapter in ("sft", "dpo")}
+        full = self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=renders)
+        if self.data:
+            for source, told in zip(self.data.sources, full["data"]["sources"], strict=True):
+                told["weight"] = source.relative_weight
         return {k: full[k] for k in sections if k in full} if sections else full
 
     def digest(self, *sections: str) -> str:

@@ -90,14 +90,17 @@ class DocumentEncoder:
             labels.append(np.repeat(np.array([label for _, label in document], np.uint8), [len(part) for part in own]))
         return ids, labels
 
+    def token_id(self, control: Control) -> int | None:
+        """The id of a control token; None where the tokenizer has none such."""
+        return self._added.get(control.token)
+
     def _id(self, control: Control) -> int:
-        try:
-            return self._added[control.token]
-        except KeyError:
+        if (token := self.token_id(control)) is None:
             raise BuddyError(
-                f"tokenizer: it has no token {control.token}, which `render: chat` needs; "
-                "use 'qwen3', a trained tokenizer, or `render: text`"
-            ) from None
+                f"tokenizer: it has no token {control.token}, which the chat template needs for such talks; "
+                "use 'qwen3', one trained here, or a model whose tokenizer has it, such as Qwen's"
+            )
+        return token
 
 
 def encode_documents(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

@@ -70,7 +70,7 @@ class Work:
     vocabulary: int = 1024
     lists: Phase = Phase((64,), 300, 2048, 0.02)
     pretrain: Phase = Phase((OLD,), 700, 4096, 0.02)
-    tune: Phase = Phase((NEW, OLD), 400, 4096, 0.02)
+    tune: Phase = Phase((NEW, OLD), 300, 4096, 0.01)
     passages: int = 64
     lengths: tuple[int, ...] = (128, 256, 512, 768, 1024)
     depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -111,7 +111,7 @@ def build(text: Passwords) -> BuddyGPTForCausalLM:
     return BuddyGPTForCausalLM(
         BuddyGPTConfig(
             vocab_size=len(text.tokenizer), hidden_size=128, num_hidden_layers=4, max_position_embeddings=OLD,
-            num_attention_heads=4, num_key_value_heads=4, head_dim=64, intermediate_size=320,
+            num_attention_heads=4, num_key_value_heads=4, intermediate_size=320,
             eos_token_id=text.tokenizer.eos_token_id,
         )
     )  # fmt: skip
@@ -166,8 +166,8 @@ def _setting(work: Work, model: BuddyGPTForCausalLM) -> str:
     )
     return (
         f"{model.num_parameters() / 1e6:.2f} M parameters, rotary width {model.config.rotary_dim}, bf16 autocast, "
-        f"seed 0. Trained: {lists}, of passwords alone; then {pretrain}, of prose with passwords. Tuned: {tune}, of the "
-        f"same prose with passwords, no talks. "
+        f"seed 0. Trained: {lists}, of passwords alone; then {pretrain}, of prose with passwords. "
+        f"Tuned: {tune}, of the same prose with passwords, no talks. "
         f"Bits per character of {work.passages} held-out windows of {NEW:,} tokens of prose, by position; needles, "
         f"{work.needles} of each of {len(work.lengths)} lengths and {len(work.depths)} depths, are found where the "
         "greedy answer is exactly the number."

@@ -165,14 +165,16 @@ def _clock() -> Any:
 _KEPT = ("loss", "grad_norm", "logps/chosen", "logps/rejected")
 
 
-def _plain(model: Any, side: str, precision: str, steps: int, rows: Any, folder: Path, clock: Any) -> Callable[[], None]:
+def _plain(
+    model: Any, side: str, precision: str, steps: int, rows: Any, folder: Path, clock: Any
+) -> Callable[[], None]:
     """The loop that one writes by hand."""
     import torch
 
     def train() -> None:
         optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5)
         for step in range(steps):
-            batch = _collate(rows["windows"][step * TALKS : (step + 1) * TALKS])
+            batch = _collate(list(map(_as_theirs, rows["windows"][step * TALKS : (step + 1) * TALKS])))
             with torch.autocast("cpu", torch.bfloat16):
                 loss = model(**batch, use_cache=False).loss
             loss.backward()
@@ -186,43 +188,24 @@ def _plain(model: Any, side: str, precision: str, steps: int, rows: Any, folder:
 
 
 def _sft(model: Any, side: str, precision: str, steps: int, rows: Any, folder: Path, clock: Any) -> Callable[[], None]:
-    """Windows in bf16; in fp32 talks, which trl's own collator pads."""
-    windows = rows["windows"] if precision == "bf16" else rows["talks"]
+    """Windows in bf16; in fp32 talks, which each side's own collator pads."""
+    windows = rows["windows" if precision == "bf16" else "talks"]
     if side.startswith("ours"):
-        return _ours_sft(model, _section("sft", side, precision), windows, steps, folder, clock)
+        from buddygpt.training.sft import SFTTrainer
+
+        section = _section("sft", side, precision)
+        return SFTTrainer(model, _tokenizer(), section, windows, [], folder, [clock], _pace(steps)).train
     import trl
     from datasets import Dataset
 
-    args = trl.SFTConfig(dataset_kwargs={"skip_prepare_dataset": True}, **_trl_arguments(side, precision, TALKS, steps, folder))
-    collator = {"data_collator": _collate} if precision == "bf16" else {}
-    trainer = _in_order(trl.SFTTrainer)(
-        model, args, train_dataset=Dataset.from_list(windows), processing_class=_tokenizer(), callbacks=[clock],
-        **collator,
-    )  # fmt: skip
-    return trainer.train
-
-
-def _ours_sft(
-    model: Any, section: Any, windows: Any, steps: int, folder: Path, clock: Any
-) -> Callable[[], None]:
-    from buddygpt.training.trainer import PretrainTrainer
-    import numpy as np
-    from types import SimpleNamespace
-
-    longest = max(len(w["input_ids"]) for w in windows)
-    out = []
-    for w in windows:
-        n = len(w["input_ids"]); gap = longest - n
-        shifted = [*w["labels"][1:], *[-100] * (gap + 1)]
-        out.append({
-            "input_ids": np.array(w["input_ids"] + [0] * gap),
-            "position_ids": np.array(w["position_ids"] + [w["position_ids"][-1] + 1 + i for i in range(gap)]),
-            "shift_labels": np.array(shifted), "labels": np.array([-100, *shifted]),
-        })
-    stand_in = SimpleNamespace(**{name: getattr(section, name) for name in type(section).model_fields},
-                               steps=steps, isolate_documents=True)
-    stand_in.save_every = stand_in.eval_every = 100
-    return PretrainTrainer(model, _tokenizer(), stand_in, out, [], folder, [clock], 1).train
+    args = trl.SFTConfig(
+        dataset_kwargs={"skip_prepare_dataset": True}, **_trl_arguments(side, precision, TALKS, steps, folder)
+    )
+    own = {"data_collator": _collate} if precision == "bf16" else {}  # trl's own has no positions of packed talks
+    return _in_order(trl.SFTTrainer)(
+        model, args, train_dataset=Dataset.from_list(list(map(_as_theirs, windows))), processing_class=_tokenizer(),
+        callbacks=[clock], **own,
+    ).train  # fmt: skip
 
 
 def _dpo(model: Any, side: str, precision: str, steps: int, rows: Any, folder: Path, clock: Any) -> Callable[[], None]:
@@ -233,10 +216,7 @@ def _dpo(model: Any, side: str, precision: str, steps: int, rows: Any, folder: P
 
         section = _section("dpo", side, precision)
         scores = Path(tempfile.mkdtemp(dir=folder))  # a round does not find those of the one before
-        return DPOTrainer(
-            model, _tokenizer(), section, pairs, {}, folder, [clock], accumulation=1, steps=steps, scores=scores,
-            emit=silent,
-        ).train  # fmt: skip
+        return DPOTrainer(model, _tokenizer(), section, pairs, {}, folder, [clock], _pace(steps), scores, silent).train
     import trl
     from datasets import Dataset
 
@@ -279,6 +259,12 @@ def _trl_arguments(side: str, precision: str, rows: int, steps: int, folder: Pat
         "save_strategy": "no",
         "remove_unused_columns": False,
     }
+
+
+def _pace(steps: int) -> Any:
+    from buddygpt.training.pace import Pace
+
+    return Pace(steps, accumulation=1, save_every=steps, eval_every=steps, tokens=lambda done: done)
 
 
 def _section(stage: str, side: str, precision: str) -> Any:
@@ -331,17 +317,20 @@ def _prepare(cache: Path) -> dict[str, list[dict[str, Any]]]:
     talks = TalkWindows("rows", shards["sft"], LENGTH, openings, packing=False)
     pairs = list(map(PairRows("rows", shards["dpo"], LENGTH, openings).__getitem__, range(PAIRS * 100)))
     return {
-        "windows": [_row(packed[number]) for number in full[: TALKS * STEPS]],
-        "talks": [_row(talks[number]) for number in range(TALKS)],
+        "windows": [_listed(packed[number]) for number in full[: TALKS * STEPS]],
+        "talks": [_listed(talks[number]) for number in range(TALKS)],
         "pairs": [pair for pair in pairs if _longest(pair) == LENGTH][: PAIRS * STEPS],
         "short": [pair for pair in pairs if _longest(pair) <= SHORT][:PAIRS],
     }
 
 
-def _row(window: Any) -> dict[str, list[int]]:
-    """As trl and transformers name it: there `labels` is as long as the ids, each judged by the position before it."""
-    labels = window["labels"][:-1].tolist()
-    return {"input_ids": window["input_ids"].tolist(), "position_ids": window["position_ids"].tolist(), "labels": labels}
+def _listed(window: Any) -> dict[str, list[int]]:
+    return {key: values.tolist() for key, values in window.items()}
+
+
+def _as_theirs(window: Any) -> dict[str, list[int]]:
+    """As trl and transformers take it: `labels` as long as the ids, each judged by the position before it."""
+    return {key: window[key] for key in ("input_ids", "position_ids")} | {"labels": window["labels"][:-1]}
 
 
 def _longest(pair: Any) -> int:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import buddygpt
-from buddygpt.cli import chat, data, export, later, pretrain, recipes
+from buddygpt.cli import chat, data, export, later, pretrain, recipes, tune
 from buddygpt.recipe.errors import BuddyError
 
 
@@ -35,8 +35,8 @@ app = typer.Typer(
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
 app.command("pretrain")(pretrain.pretrain)
-app.command("sft", context_settings=later.ANYTHING)(later.sft)
-app.command("dpo", context_settings=later.ANYTHING)(later.dpo)
+app.command("sft")(tune.sft)
+app.command("dpo")(tune.dpo)
 app.command("eval", context_settings=later.ANYTHING)(later.evaluate)
 app.command("chat")(chat.chat)
 app.command("export")(export.export)

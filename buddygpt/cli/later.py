@@ -9,20 +9,6 @@ from buddygpt.recipe.errors import BuddyError
 ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-def sft(context: typer.Context) -> None:
-    """Fine-tune on instructions (not in this version)."""
-    raise BuddyError(
-        "sft: not in this version; it can pretrain, and chat with base models and with any chat model's folder"
-    )
-
-
-def dpo(context: typer.Context) -> None:
-    """Tune on preferences (not in this version)."""
-    raise BuddyError(
-        "dpo: not in this version; it can pretrain, and chat with base models and with any chat model's folder"
-    )
-
-
 def evaluate(context: typer.Context) -> None:
     """Score on benchmarks (not in this version)."""
     raise BuddyError("eval: not in this version; `buddy pretrain` reports bits per character on held-out text")

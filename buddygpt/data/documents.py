@@ -139,7 +139,7 @@ def _read(
     digest = xxhash.xxh3_128_intdigest(data)
     split = digest >> 64
     if begun is not None and source.render in _WANTED:
-        split = xxhash.xxh3_64_intdigest(messages[begun].content)
+        split = xxhash.xxh3_64_intdigest(messages[begun].content.encode())
     return Document(number, text, talk, len(data), (digest >> 64, digest & (2**64 - 1)), split)
 
 

@@ -99,6 +99,7 @@ class TalkWindows:
         self._windows = pack(sizes, length) if packing else [np.array([i]) for i in range(len(sizes))]
         self._sizes = np.array(sizes, dtype=np.int64)
         self.tokens = int(self._sizes.sum())
+        self.learned = int(self.documents.count(ANSWER)[: self.talks].sum())
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -125,6 +126,11 @@ class TalkWindows:
     def size(self, number: int) -> int:
         """Tokens of a window."""
         return int(self._sizes[self._windows[number]].sum())
+
+    def prompts(self) -> list[list[int]]:
+        """What stands before the first answer of each talk."""
+        read = map(self.documents.read, range(self.talks))
+        return [ids[: int(np.argmax(labels == ANSWER))].tolist() for ids, labels in read]
 
     def answers(self) -> list[list[int]]:
         """The ids that are judged, a list for each piece."""

@@ -16,7 +16,7 @@ Target = TypeVar("Target", BuddyGPTConfig, PreTrainedModel)
 _KEEPS_ORIGINAL = ("dynamic", "yarn", "llama3")
 
 
-def extend(target: Target, length: int, kind: str | Scaling = "linear") -> Target:
+def extend(target: Target, length: int, kind: str | Scaling = "linear", factor: float | None = None) -> Target:
     """Give a config or a loaded model a longer context, in place; a model turns by the new angles from the next call.
 
     The factor is `length` over the original length, however often the model was extended before; the base stays, and
@@ -28,6 +28,7 @@ def extend(target: Target, length: int, kind: str | Scaling = "linear") -> Targe
         length: the longest context from now on, in tokens.
         kind: linear, ntk, dynamic, yarn or llama3; or a scaling's section from `buddygpt.recipe.model`, whose given
             fields, the factor among them, are taken as they stand.
+        factor: in place of the one that the length asks for.
 
     Returns:
         The same object.
@@ -53,11 +54,13 @@ def extend(target: Target, length: int, kind: str | Scaling = "linear") -> Targe
         if before != int(before):
             raise ValueError(f"kind: {name} needs a whole original length, but this model's is {before:g} tokens")
         rope["original_max_position_embeddings"] = int(before)
-    rope["factor"] = length / before
+    rope["factor"] = length / before if factor is None else factor
     if not isinstance(kind, str):
         rope |= kind.model_dump(exclude_unset=True, exclude={"kind"})
     if name in ("linear", "ntk") and rope["factor"] * before < length * (1 - 1e-6):
-        raise ValueError(f"factor: {rope['factor']:g} x {before:g} tokens do not reach {length}")
+        raise ValueError(
+            f"factor: {rope['factor']:g} x {before:g} tokens do not reach {length}; at least {length / before:g} does"
+        )
     flat = checked(config.to_dict() | {"max_position_embeddings": length, "rope_parameters": rope})
     config.max_position_embeddings, config.rope_parameters = flat["max_position_embeddings"], flat["rope_parameters"]
     return target

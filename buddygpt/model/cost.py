@@ -21,7 +21,7 @@ from buddygpt.recipe.geometry import (
     mlp_matrices,
 )
 from buddygpt.recipe.model import GQA, MLA, ModelSection, MoE, unflatten
-from buddygpt.recipe.pretrain import PretrainSection
+from buddygpt.recipe.training import TrainingSection
 
 FP32 = 4
 """Bytes of a number in fp32: weights, gradients, moments, the residual stream, statistics."""
@@ -136,17 +136,33 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations + self.loss
 
 
-def training_memory(model: ModelSection | BuddyGPTConfig, section: PretrainSection, device: str = "cuda") -> Memory:
-    """Bytes that pretraining as `section` says takes on one device; `device` is torch's name of its kind."""
+def training_memory(
+    model: ModelSection | BuddyGPTConfig,
+    section: TrainingSection,
+    length: int,
+    device: str = "cuda",
+    trained: int | None = None,
+) -> Memory:
+    """Bytes that training as `section` says takes on one device.
+
+    Args:
+        model: geometry.
+        section: how it is trained.
+        length: tokens of a window.
+        device: torch's name of its kind.
+        trained: parameters that learn; all of them where left out.
+    """
     model = as_section(model)
     parameters = count_parameters(model)
-    rows, precision = section.micro_batch_size * section.sequence_length, section.precision
+    rows, precision = section.micro_batch_size * length, section.precision
     checkpointing = section.gradient_checkpointing
     # AdamW has two moments; Muon has one, of the hidden matrices.
     moments = 2 * parameters.total - (parameters.matrices if section.optimizer.kind == "muon" else 0)
+    if trained is not None:
+        moments = trained if section.optimizer.kind == "muon" else 2 * trained
     return Memory(
         weights=FP32 * parameters.total,
-        gradients=FP32 * parameters.total,
+        gradients=FP32 * (parameters.total if trained is None else trained),
         optimizer=FP32 * moments,
         activations=sum(activation_bytes(model, rows, precision, checkpointing, device).values()),
         loss=sum(loss_bytes(model, rows, precision, device).values()),

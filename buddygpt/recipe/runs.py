@@ -88,6 +88,34 @@ class Run:
                 f"{self.path}: cannot be written: {error.strerror}; choose another folder with --run"
             ) from None
 
+    def check_chapter(self, recipe: Recipe, chapter: Chapter) -> None:
+        """See that a tuning chapter fits the run: its section is what it began with, the model's are the run's.
+
+        Raises:
+            BuddyError: as `check`.
+        """
+        self.check(recipe, *self._deciding(recipe, chapter))
+
+    def claim_chapter(self, recipe: Recipe, chapter: Chapter) -> None:
+        """Write a tuning chapter's section into the run's recipe, beside those of the chapters before.
+
+        Raises:
+            BuddyError: as `claim`.
+        """
+        self.claim(recipe, *self._deciding(recipe, chapter))
+        from buddygpt.recipe.loader import load_recipe
+
+        file = self.path / "recipe.yaml"
+        theirs, ours = load_recipe(file).as_dict(), recipe.as_dict()
+        if theirs.get(chapter) != ours[chapter]:
+            write_atomically(file, dump_yaml({**theirs, chapter: ours[chapter]}))
+
+    def _deciding(self, recipe: Recipe, chapter: Chapter) -> list[str]:
+        """Sections that must agree: a chapter that has not begun may be anything."""
+        section = recipe.sft if chapter == "sft" else recipe.dpo
+        sections = ["model", "tokenizer"] if section and section.model is None else []
+        return [*sections, chapter] if (self.chapter(chapter) / "checkpoints").is_dir() else sections
+
     def check(self, recipe: Recipe, *sections: str) -> None:
         """See that the run, where it exists, is this recipe's.
 

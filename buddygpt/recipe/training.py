@@ -74,6 +74,9 @@ class WSD(Section):
 class TrainingSection(Section):
     """What training runs of all kinds have in common."""
 
+    micro_batch_size: Positive
+    """What one device passes forward and backward at once; the rest of a batch is gradient accumulation."""
+
     optimizer: Annotated[AdamW | Muon, Field(discriminator="kind")]
     """How weights move."""
     schedule: Annotated[Cosine | WSD, Field(discriminator="kind")]

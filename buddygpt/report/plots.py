@@ -6,7 +6,8 @@ The drawings hold numbers and no words but `tokens`, so no font needs Chinese; w
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
 
@@ -17,13 +18,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from buddygpt.report.curves import Series
+from buddygpt.report.curves import Array, Series
 from buddygpt.report.words import spell_count
 
 LINES = 8
 """Colours for lines that the style sheet has; more lines than that share them."""
 
-_VARIABLES = ("--muted", "--rule", "--warn", *(f"--line-{n}" for n in range(1, LINES + 1)))
+_NAMED = ("--muted", "--rule", "--warn", "--ink", "--paper", "--accent")
+_VARIABLES = (*_NAMED, *(f"--line-{n}" for n in range(1, LINES + 1)))
 # matplotlib knows colours only as numbers: each variable travels as an unlikely near-black and is put back in the SVG.
 _STAND_INS = {name: f"#0001{n:02x}" for n, name in enumerate(_VARIABLES)}
 _FEW = 40  # points that are few enough to be dots on their line
@@ -39,6 +41,7 @@ class Curve:
         width: in pixels.
         opacity: 0 to 1.
         dashed: dashes in place of a solid line.
+        spread: a faint band of this half height around the line.
     """
 
     series: Series
@@ -46,6 +49,7 @@ class Curve:
     width: float = 1.6
     opacity: float = 1.0
     dashed: bool = False
+    spread: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,10 @@ def draw(
     size: tuple[int, int],
     scale: Scale,
     marks: Sequence[float] | np.ndarray = (),
+    borders: Sequence[float] = (),
+    end: float | None = None,
 ) -> Markup:
-    """One plot over tokens seen.
+    """One plot over tokens.
 
     Args:
         name: unlike that of any other drawing on the page; the ids inside are made from it.
@@ -87,25 +93,23 @@ def draw(
         size: width and height in pixels at natural size; it scales.
         scale: the vertical axis.
         marks: tokens at which a value was not finite; ticks on the axis.
+        borders: tokens at which a line crosses the plot from below to above.
+        end: tokens at which the plot ends; None: where the curves end.
     """
     width, height = size
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # a matplotlibrc of the user's must not change the page
-        matplotlib.rcParams.update({
-            "svg.fonttype": "none", "svg.hashsalt": name, "path.simplify": False, "font.size": 12,
-            "text.color": _STAND_INS["--muted"], "axes.labelcolor": _STAND_INS["--muted"],
-            "xtick.color": _STAND_INS["--muted"], "ytick.color": _STAND_INS["--muted"],
-        })  # fmt: skip
-        canvas = Canvas(figsize=(width / 72, height / 72), dpi=72)
-        canvas.patch.set_visible(False)
-        axes = canvas.add_axes((50 / width, 42 / height, 1 - 62 / width, 1 - 52 / height))
+    with drawing(name, label, size) as done:
+        axes = done.canvas.add_axes((50 / width, 42 / height, 1 - 62 / width, 1 - 52 / height))
         axes.patch.set_visible(False)
         for curve in curves:
             few = len(curve.series) <= _FEW and not curve.dashed
+            x, y = curve.series.x, curve.series.y
+            line = colour(f"--line-{curve.line % LINES + 1}")
+            if curve.spread is not None:
+                axes.fill_between(x, y - curve.spread, y + curve.spread, color=line, alpha=0.16, linewidth=0)
             axes.plot(
-                curve.series.x,
-                curve.series.y,
-                color=_STAND_INS[f"--line-{curve.line % LINES + 1}"],
+                x,
+                y,
+                color=line,
                 linewidth=curve.width,
                 alpha=curve.opacity,
                 dashes=(4, 3) if curve.dashed else (None, None),
@@ -115,16 +119,48 @@ def draw(
                 clip_on=scale.top is not None,
                 zorder=2 if curve.dashed else 3,
             )
-        _set_axes(axes, curves, scale)
+        _set_axes(axes, curves, scale, end)
         for mark in marks:
-            axes.axvline(mark, ymax=0.05, color=_STAND_INS["--warn"], linewidth=1.2)
+            axes.axvline(mark, ymax=0.05, color=colour("--warn"), linewidth=1.2)
+        for border in borders:
+            axes.axvline(border, color=colour("--muted"), linewidth=1, dashes=(2, 3), zorder=1)
+    return done.svg
+
+
+class Drawing:
+    """A canvas to draw on; `svg` is there once it is done."""
+
+    def __init__(self, canvas: Canvas):
+        self.canvas = canvas
+        self.svg = Markup()
+
+
+@contextmanager
+def drawing(name: str, label: str, size: tuple[int, int]) -> Iterator[Drawing]:
+    """An empty drawing in the page's style; arguments as those of `draw`."""
+    muted = colour("--muted")
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a matplotlibrc of the user's must not change the page
+        matplotlib.rcParams.update({
+            "svg.fonttype": "none", "svg.hashsalt": name, "path.simplify": False, "font.size": 12,
+            "text.color": muted, "axes.labelcolor": muted, "xtick.color": muted, "ytick.color": muted,
+        })  # fmt: skip
+        done = Drawing(Canvas(figsize=(size[0] / 72, size[1] / 72), dpi=72))
+        done.canvas.patch.set_visible(False)
+        yield done
         out = StringIO()
-        canvas.savefig(out, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return _inline(out.getvalue(), label, size)
+        done.canvas.savefig(out, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    done.svg = _inline(out.getvalue(), label, size)
 
 
-def _set_axes(axes: Axes, curves: Sequence[Curve], scale: Scale) -> None:
-    end = max(float(c.series.x.max()) for c in curves)
+def colour(variable: str) -> str:
+    """What stands for one of the page's colours while matplotlib draws."""
+    return _STAND_INS[variable]
+
+
+def _set_axes(axes: Axes, curves: Sequence[Curve], scale: Scale, end: float | None) -> None:
+    if end is None:
+        end = max(float(c.series.x.max()) for c in curves)
     axes.set_xlim(0, end or 1)
     axes.xaxis.set_major_locator(MaxNLocator(4 if axes.bbox.width < 500 else 8, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: spell_count(x)))
@@ -145,10 +181,10 @@ def _set_axes(axes: Axes, curves: Sequence[Curve], scale: Scale) -> None:
             axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: number(y)))
     axes.tick_params(bottom=False, left=False, pad=6)
-    axes.grid(axis="y", color=_STAND_INS["--rule"], linewidth=0.8)
+    axes.grid(axis="y", color=colour("--rule"), linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set(color=_STAND_INS["--muted"], linewidth=0.8)
+    axes.spines["bottom"].set(color=colour("--muted"), linewidth=0.8)
 
 
 def log_ticks(low: float, high: float) -> list[float]:

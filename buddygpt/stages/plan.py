@@ -15,7 +15,7 @@ from buddygpt.recipe.lint import remarks
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
 from buddygpt.training import checkpoints
-from buddygpt.training.facts import checkpoint_bytes, memory_rows, model_rows, training_attention, training_rows
+from buddygpt.training.facts import Work, checkpoint_bytes, memory_rows, model_rows, training_rows
 from buddygpt.training.setup import accumulation_steps, check_precision, find_device
 
 
@@ -30,11 +30,12 @@ def run(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> None:
     section = recipe.pretrain
     device = find_device()
     check_precision(section, device)
-    training_attention(recipe, device)
+    work = Work.of_pretraining(recipe, device)
+    work.attention()
     accumulation = accumulation_steps(section, device.processes)
-    emit(Table(recipe.name, ("", ""), tuple(model_rows(recipe))))
-    emit(Table("training", ("", ""), tuple(training_rows(recipe, device, accumulation))))
-    emit(Table("memory", ("", ""), tuple(memory_rows(recipe, device))))
+    emit(Table(recipe.name, ("", ""), tuple(model_rows(recipe.model))))
+    emit(Table("training", ("", ""), tuple(training_rows(work, accumulation))))
+    emit(Table("memory", ("", ""), tuple(memory_rows(work))))
     emit(Table("data", ("source", "weight", "what"), tuple(_source_rows(recipe))))
     local = not any(isinstance(source, HubRows) for source in recipe.data.sources)
     prepared = find_prepared(recipe, cache) if local else None  # a hub would have to be asked

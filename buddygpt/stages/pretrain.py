@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +16,18 @@ from buddygpt.data.prepare import Prepared, find_prepared, prepare
 from buddygpt.data.windows import Mixture, StreamWindows, TokenStream, Window, evaluation_windows
 from buddygpt.events import Caution, Emit, Note, Table
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
-from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.data import DemoSource, source_name
-from buddygpt.recipe.errors import BuddyError, is_disk_full
+from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.geometry import count_parameters
-from buddygpt.recipe.runs import Run, dump_yaml, free_bytes, write_atomically
+from buddygpt.recipe.runs import Run, dump_yaml
 from buddygpt.recipe.schema import Recipe
 from buddygpt.report.page import Report, load_rows, write_report
-from buddygpt.training import checkpoints
+from buddygpt.training import chapter, checkpoints
 from buddygpt.training.balance import Balance
 from buddygpt.training.callbacks import Brake, Meter, Samples, Seal
-from buddygpt.training.facts import checkpoint_bytes, memory_rows, model_rows, training_attention, training_rows
+from buddygpt.training.facts import Work, memory_rows, model_rows, training_rows
+from buddygpt.training.pace import pretraining_pace
 from buddygpt.training.setup import (
-    accumulation_steps,
     check_precision,
     find_device,
     launched_processes,
@@ -43,8 +37,6 @@ from buddygpt.training.trainer import HeldOut, PretrainTrainer
 
 SECTIONS = ("model", "tokenizer", "data", "pretrain")
 """Sections of a recipe that decide what pretraining does."""
-ORIGIN = "origin.json"
-"""In each checkpoint: the prepared text and the versions it was made with."""
 
 
 @dataclass(frozen=True)
@@ -84,17 +76,19 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     section = recipe.pretrain
     run.check(recipe, *SECTIONS)
     folder = run.chapter("pretrain")
-    if (finished := _finished(folder, emit)) is not None:
-        return finished
-    start = _start(folder / "checkpoints", resume)
+    if (done := chapter.finished(folder, emit)) is not None:
+        return PretrainResult(True, done["step"], folder / "model", done["metrics"], done["baseline"])
+    start = chapter.start_from(folder, resume)
     device = find_device()
     check_precision(section, device)
-    training_attention(recipe, device)
-    accumulation = accumulation_steps(section, device.processes)
-    _check_space(recipe, folder)
+    work = Work.of_pretraining(recipe, device)
+    work.attention()
+    pace = pretraining_pace(section, device.processes)
+    chapter.check_space(count_parameters(recipe.model).total, section.keep_checkpoints, folder, "pretrain")
     prepared = _prepared(recipe, cache, emit)
+    origin = {"prepared": prepared.path.name, "versions": versions()}
     if start:
-        _check_same_text(start, prepared)
+        chapter.check_origin(start, origin)
     tokenizer = prepared.tokenizer()
     training, held_out, ends = _texts(recipe, prepared, tokenizer)
     run.claim(recipe, *SECTIONS)
@@ -109,14 +103,13 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     set_seed(section.seed)
     model = _fresh_model(recipe, tokenizer)
     baseline = ngram_baseline(training, ends, tokenizer, prepared.path / "baseline.json")
-    built_with = versions()
     facts = {
-        "model": model_rows(recipe),
-        "training": training_rows(recipe, device, accumulation),
-        "memory": memory_rows(recipe, device),
+        "model": model_rows(recipe.model),
+        "training": training_rows(work, pace.accumulation),
+        "memory": memory_rows(work),
         "data": [(name, f"{epochs:.2f} epochs") for name, epochs in windows.epochs().items()]
         + [("shards", prepared.path.name)],
-        "versions": list(built_with.items()),
+        "versions": list(origin["versions"].items()),
     }
     _tell_plan(recipe, facts, baseline, windows, emit)
 
@@ -124,11 +117,13 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     step = checkpoints.step_of(start) if start else 0
     brake = Brake()
     balance = Balance()
-    meter = Meter(folder / "metrics.jsonl", section, emit, step, balance.figures)
-    samples = Samples(_prompts(recipe), tokenizer, folder / "samples.jsonl", emit, step)
-    origin = {"prepared": prepared.path.name, "versions": built_with}
+    meter = Meter("pretrain", folder / "metrics.jsonl", pace, emit, step, balance.figures)
+    prompts = _prompts(recipe)
+    starts = [[tokenizer.eos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]] for prompt in prompts]
+    samples = Samples(prompts, starts, tokenizer, folder / "samples.jsonl", emit, step)
     seal = Seal(
-        {"recipe.yaml": dump_yaml(recipe.as_dict()), ORIGIN: json.dumps(origin, indent=1)}, section.keep_checkpoints
+        {"recipe.yaml": dump_yaml(recipe.as_dict()), chapter.ORIGIN: json.dumps(origin, indent=1)},
+        section.keep_checkpoints,
     )
     trainer = PretrainTrainer(
         model,
@@ -138,23 +133,22 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
         held_out,
         folder / "checkpoints",
         [balance, samples, brake, seal, meter],
-        accumulation,
+        pace,
     )
     if start:
         emit(Note(f"going on from {start.name}"))
-    with _brake_on_signals(brake, emit), _disk_full(folder):
+    with chapter.brake_on_signals(brake, emit), chapter.disk_full(folder):
         trainer.train(resume_from_checkpoint=str(start) if start else None)
     step = trainer.state.global_step
     metrics = {k: v for k, v in meter.latest.items() if k.startswith("eval/")}
-    done = step >= section.steps
+    done = step >= pace.steps
     if trainer.is_world_process_zero():
-        with _disk_full(folder):
+        with chapter.disk_full(folder):
             if done:
-                _save(model, tokenizer, folder / "model")
+                chapter.save(model, tokenizer, folder / "model")
             write_report(folder / "report.html", _report(run, facts, meter, folder, baseline, done))
             if done:
-                record = {"step": step, "metrics": metrics, "baseline": baseline, "recipe": recipe.digest(*SECTIONS)}
-                write_atomically(folder / "done.json", json.dumps(record, indent=1))
+                chapter.record(folder, step=step, metrics=metrics, baseline=baseline, recipe=recipe.digest(*SECTIONS))
         _tell_end(folder, metrics, baseline, samples.latest, done, emit)
     return PretrainResult(done, step, folder / "model", metrics, baseline)
 
@@ -168,50 +162,6 @@ def _fresh_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> BuddyGPT
     )
     model.generation_config = GenerationConfig(do_sample=True, temperature=0.8, top_p=0.95, **ends)
     return model
-
-
-def _finished(folder: Path, emit: Emit) -> PretrainResult | None:
-    file = folder / "done.json"
-    if not file.is_file():
-        return None
-    record = json.loads(file.read_text("utf-8"))
-    emit(Note(f"{folder}: finished already at step {record['step']}; the model is {folder / 'model'}"))
-    return PretrainResult(True, record["step"], folder / "model", record["metrics"], record["baseline"])
-
-
-def _start(folder: Path, resume: bool) -> Path | None:
-    """The checkpoint to go on from."""
-    newest = checkpoints.newest_checkpoint(folder)
-    if newest is not None and not resume:
-        raise BuddyError(
-            f"{folder.parent}: an unfinished run is there, saved at step {checkpoints.step_of(newest)}; "
-            "go on with --resume, choose another folder with --run, or remove it"
-        )
-    return newest
-
-
-def _check_same_text(start: Path, prepared: Prepared) -> None:
-    """See that the text is what the checkpoint was trained on: its sources may have changed since."""
-    before = json.loads((start / ORIGIN).read_text("utf-8"))["prepared"]
-    if before != prepared.path.name:
-        raise BuddyError(
-            f"{start}: was trained on other text (prepared as {before}, now {prepared.path.name}): a source or the "
-            "tokenizer has changed; bring it back, or train anew under another name (--set name=...)"
-        )
-
-
-def _check_space(recipe: Recipe, folder: Path) -> None:
-    """See that the checkpoints that will lie on disk at once fit: weights and two moments, in fp32."""
-    assert recipe.pretrain is not None
-    parameters = count_parameters(recipe.model).total
-    kept = recipe.pretrain.keep_checkpoints + 1  # the new one is whole before the oldest goes
-    need = kept * checkpoint_bytes(parameters) + 4 * parameters
-    free = free_bytes(folder)
-    if free < need:
-        raise BuddyError(
-            f"{folder}: {spell_bytes(need)} are needed for {kept} checkpoints and the model, {spell_bytes(free)} free; "
-            "free some, choose another folder with --run, or lower pretrain.keep_checkpoints"
-        )
 
 
 def _prepared(recipe: Recipe, cache: Path, emit: Emit) -> Prepared:
@@ -270,50 +220,6 @@ def _tell_plan(recipe: Recipe, facts: Any, baseline: dict[str, float], windows: 
                     f"{name} is read {epochs:.1f} times; beyond about four, repeating teaches little (arXiv 2305.16264)"
                 )
             )
-
-
-@contextmanager
-def _brake_on_signals(brake: Brake, emit: Emit) -> Iterator[None]:
-    """Ctrl-C or a scheduler's SIGTERM ends the run after its step, saved; a second one ends it at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def pull(number: int, frame: Any) -> None:
-        if brake.pulled:
-            raise KeyboardInterrupt
-        brake.pulled = True
-        emit(Note("finishing this step, then saving; once more to stop at once"))
-
-    before = {number: signal.signal(number, pull) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _disk_full(folder: Path) -> Iterator[None]:
-    """Tell of a full disk in one line."""
-    try:
-        yield
-    except Exception as error:
-        if not is_disk_full(error):
-            raise
-        whole = checkpoints.whole_checkpoints(folder / "checkpoints")
-        kept = f"{whole[-1].name} is whole" if whole else "no checkpoint is whole yet"
-        raise BuddyError(f"{folder}: no space left; {kept}; free some space and go on with --resume") from error
-
-
-def _save(model: BuddyGPTForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Model, tokenizer and generation settings, whole or not at all."""
-    temporary = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
 
 
 def _report(run: Run, facts: Any, meter: Meter, folder: Path, baseline: dict[str, float], done: bool) -> Report:

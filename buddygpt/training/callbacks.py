@@ -22,27 +22,28 @@ from buddygpt.data.tokenizer import largest_id
 from buddygpt.events import Emit, Progress, Text
 from buddygpt.model.generation import generate, stop_ids
 from buddygpt.model.sampling import Sampling
-from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.runs import write_atomically
 from buddygpt.report.page import load_rows
 from buddygpt.training import checkpoints
+from buddygpt.training.pace import Pace
 
 
 class Meter(TrainerCallback):
     """Writes metrics.jsonl, one line a step and one an evaluation, and tells how far training is.
 
     Args:
+        name: of the work, for those who are told.
         file: metrics.jsonl; lines beyond the checkpoint that training goes on from are taken back first.
-        section: the recipe's `pretrain`.
+        pace: of the run.
         emit: who is told.
         start: steps done already.
         more: figures of other watchers that go into each step's line; read anew at each.
     """
 
     def __init__(
-        self, file: Path, section: PretrainSection, emit: Emit, start: int, more: Mapping[str, Any] | None = None
+        self, name: str, file: Path, pace: Pace, emit: Emit, start: int, more: Mapping[str, Any] | None = None
     ):
-        self.file, self.section, self.emit = file, section, emit
+        self.name, self.file, self.pace, self.emit = name, file, pace, emit
         self.more = {} if more is None else more
         self.rows = rewind(file, start)
         self.latest: dict[str, Any] = {}
@@ -68,17 +69,19 @@ class Meter(TrainerCallback):
             return
         if "loss" in logs:
             seconds = time.perf_counter() - self._clock
-            speed = self.section.tokens_per_batch / seconds
+            tokens = self.pace.tokens(state.global_step)
+            speed = (tokens - self.pace.tokens(state.global_step - 1)) / seconds
             self._rate = speed if not self._rate else 0.9 * self._rate + 0.1 * speed
             self.latest |= logs
             row = {
                 "step": state.global_step,
-                "tokens": state.global_step * self.section.tokens_per_batch,
+                "tokens": tokens,
                 "loss": logs["loss"],
                 "learning_rate": logs["learning_rate"],
                 "grad_norm": logs.get("grad_norm"),
                 "seconds": round(seconds, 4),
                 "tokens_per_second": round(speed, 1),
+                **{key: value for key, value in logs.items() if key.startswith(("rewards/", "logps/"))},
                 **self.more,
             }
             self._write(row)
@@ -86,9 +89,7 @@ class Meter(TrainerCallback):
             self._clock = time.perf_counter()
         elif any(key.startswith("eval/") for key in logs):
             self.latest |= logs
-            self._write(
-                {"step": state.global_step, "tokens": state.global_step * self.section.tokens_per_batch, **logs}
-            )
+            self._write({"step": state.global_step, "tokens": self.pace.tokens(state.global_step), **logs})
 
     def _write(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
@@ -98,17 +99,18 @@ class Meter(TrainerCallback):
             out.write(json.dumps(clean) + "\n")
 
     def _tell(self, state: TrainerState) -> None:
-        done, total = state.global_step, self.section.steps
+        done, total = state.global_step, self.pace.steps
         now = time.monotonic()
         if now - self._told < 0.2 and done < total:
             return
         self._told = now
         values = {"loss": f"{self.latest['loss']:.4f}"}
         for key, value in self.latest.items():
-            if key.endswith("/bits_per_character"):
-                values[f"bpc {key.split('/')[1]}"] = f"{value:.3f}"
+            for end, short in (("/bits_per_character", "bpc"), ("/accuracy", "accuracy")):
+                if key.startswith("eval/") and key.endswith(end):
+                    values[f"{short} {key.split('/')[1]}"] = f"{value:.3f}"
         values["tok/s"] = f"{self._rate:,.0f}"
-        self.emit(Progress("pretrain", done, total, "steps", values))
+        self.emit(Progress(self.name, done, total, "steps", values))
 
 
 def rewind(file: Path, step: int) -> list[dict[str, Any]]:
@@ -123,7 +125,8 @@ class Samples(TrainerCallback):
     """Completes fixed prompts at each evaluation, always with the same private random numbers.
 
     Args:
-        prompts: beginnings.
+        prompts: beginnings, as they are shown.
+        starts: the ids of each.
         tokenizer: the model's.
         file: samples.jsonl; lines beyond the checkpoint that training goes on from are taken back first.
         emit: who is told.
@@ -134,13 +137,15 @@ class Samples(TrainerCallback):
     def __init__(
         self,
         prompts: Sequence[str],
+        starts: Sequence[Sequence[int]],
         tokenizer: PreTrainedTokenizerBase,
         file: Path,
         emit: Emit,
         start: int,
         length: int = 96,
     ):
-        self.prompts, self.tokenizer, self.file, self.emit, self.length = prompts, tokenizer, file, emit, length
+        self.prompts, self.starts, self.tokenizer = prompts, starts, tokenizer
+        self.file, self.emit, self.length = file, emit, length
         rewind(file, start)
         self.latest: list[dict[str, Any]] = []
 
@@ -150,7 +155,7 @@ class Samples(TrainerCallback):
         """Sample and write down."""
         if not state.is_world_process_zero or not self.prompts:
             return
-        texts = complete(model, self.tokenizer, self.prompts, self.length, seed=args.seed)
+        texts = complete(model, self.tokenizer, self.starts, self.length, seed=args.seed)
         self.latest = [
             {"step": state.global_step, "prompt": p, "text": t, "distinct_4grams": distinct_share(t)}
             for p, t in zip(self.prompts, texts, strict=True)
@@ -162,15 +167,15 @@ class Samples(TrainerCallback):
 
 
 def complete(
-    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], length: int, seed: int
+    model: Any, tokenizer: PreTrainedTokenizerBase, starts: Sequence[Sequence[int]], length: int, seed: int
 ) -> list[str]:
-    """Continuations of the prompts at temperature 0.8, top-p 0.95; the global random state is left as it was."""
+    """Continuations of the ids at temperature 0.8, top-p 0.95; the global random state is left as it was."""
     training = model.training
     model.eval()
-    ids = [[tokenizer.eos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]] for prompt in prompts]
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # peft's signature hides options
     try:
         rows = generate(
-            model, ids, Sampling(length, temperature=0.8, top_p=0.95, seed=seed),
+            plain, starts, Sampling(length, temperature=0.8, top_p=0.95, seed=seed),
             stop=stop_ids(model, tokenizer), vocabulary=largest_id(tokenizer) + 1,
         )  # fmt: skip
     finally:

@@ -21,15 +21,16 @@ from trl.trainer import dpo_trainer
 from buddygpt.events import Emit, Progress
 from buddygpt.recipe.dpo import DPOSection
 from buddygpt.training.lora import lora_config
+from buddygpt.training.pace import Pace
 from buddygpt.training.reference import Pair, Score, ScoreFile, pair_key, weights_hash
 from buddygpt.training.seam import Discreet, native_head
-from buddygpt.training.trainer import PretrainTrainer
+from buddygpt.training.trainer import Seams, trainer_options
 
 SAVED_EVERY = 64
 """Batches of reference scores that a kill may cost."""
 
 
-class DPOTrainer(Discreet, TrlTrainer):
+class DPOTrainer(Discreet, TrlTrainer, Seams):
     """A DPOTrainer over pairs in training order.
 
     Args:
@@ -40,8 +41,7 @@ class DPOTrainer(Discreet, TrlTrainer):
         held_out: name to pairs to evaluate on.
         folder: where checkpoints go.
         callbacks: watchers.
-        accumulation: micro-batches of one device in an optimizer step.
-        steps: optimizer steps of the whole run.
+        pace: of the run.
         scores: folder of reference scores, which runs share, and all processes of a run.
         emit: who is told how far the reference's scores are.
     """
@@ -55,8 +55,7 @@ class DPOTrainer(Discreet, TrlTrainer):
         held_out: Mapping[str, Sequence[Pair]],
         folder: Path,
         callbacks: Sequence[TrainerCallback],
-        accumulation: int,
-        steps: int,
+        pace: Pace,
         scores: Path,
         emit: Emit,
     ):
@@ -71,27 +70,8 @@ class DPOTrainer(Discreet, TrlTrainer):
         # transformers is about to rename it, trl 1.16 calls it by this name in every step.
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
         arguments = DPOConfig(
-            output_dir=str(folder),
-            max_steps=steps,
-            per_device_train_batch_size=section.micro_batch_size,
-            gradient_accumulation_steps=accumulation,
+            **trainer_options(section, folder, pace),
             gradient_checkpointing=section.gradient_checkpointing,
-            max_grad_norm=section.max_grad_norm,
-            use_cpu=PartialState().device.type == "cpu",  # chosen already; said again, or bf16 is refused there
-            bf16=section.precision == "bf16",
-            fp16=section.precision == "fp16",
-            logging_strategy="steps",
-            logging_steps=1,
-            logging_nan_inf_filter=False,
-            save_strategy="steps",
-            save_steps=section.save_every or -(-steps // 10),
-            eval_strategy="steps",
-            eval_steps=section.eval_every or -(-steps // 10),
-            disable_tqdm=True,
-            report_to="none",
-            seed=section.seed,
-            dataloader_drop_last=True,
-            remove_unused_columns=False,
             max_length=None,  # the pairs fit already
             precompute_ref_log_probs=cached,
             disable_dropout=False,  # the model has none; the recipe's `lora.dropout` is meant
@@ -116,10 +96,6 @@ class DPOTrainer(Discreet, TrlTrainer):
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         return self.pairs
-
-    _get_train_sampler = PretrainTrainer._get_train_sampler
-    create_optimizer = PretrainTrainer.create_optimizer
-    create_scheduler = PretrainTrainer.create_scheduler
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         self._score(dataset)

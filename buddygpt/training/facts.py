@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from buddygpt.model import BuddyGPTConfig
@@ -12,101 +14,134 @@ from buddygpt.model.flash import AUTO, UnsupportedError, choose, survey
 from buddygpt.recipe.base import spell, spell_bytes
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.geometry import count_parameters, native_architecture
+from buddygpt.recipe.model import ModelSection, flatten
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.schema import Recipe
+from buddygpt.recipe.training import TrainingSection
 from buddygpt.training.setup import Device
 
 Rows = list[tuple[str, str]]
 
 
-def model_rows(recipe: Recipe) -> Rows:
+@dataclass(frozen=True)
+class Work:
+    """One training run: what, how, and on what.
+
+    Args:
+        name: of the recipe's section.
+        model: geometry.
+        section: how it is trained.
+        length: most tokens of a window.
+        isolated: documents of a window do not see one another.
+        device: where.
+        trained: parameters that learn; all of them where left out.
+    """
+
+    name: str
+    model: ModelSection
+    section: TrainingSection
+    length: int
+    isolated: bool
+    device: Device
+    trained: int | None = None
+
+    @classmethod
+    def of_pretraining(cls, recipe: Recipe, device: Device) -> Work:
+        """As a recipe's `pretrain` says."""
+        section = recipe.pretrain
+        assert section is not None
+        return cls("pretrain", recipe.model, section, section.sequence_length, section.isolate_documents, device)
+
+    def demand(self) -> Demand:
+        """What it asks of an attention backend."""
+        with torch.device("meta"):
+            attention = ATTENTION[self.model.attention.kind](BuddyGPTConfig(**flatten(self.model)), 0)
+        key_width, value_width = attention.widths(self.length, self.length)
+        kind = "runs" if self.isolated else "plain"
+        dtype = COMPUTE_TYPES[self.section.precision]
+        return Demand(self.device.kind, dtype, key_width, value_width, kind, gradient=True)
+
+    def attention(self) -> Backend:
+        """What computes attention.
+
+        Raises:
+            BuddyError: the recipe names a backend that cannot do it here.
+        """
+        try:
+            return choose(self.section.attn_implementation, self.demand())
+        except UnsupportedError as error:
+            raise BuddyError(f"{self.name}.attn_implementation: {error}") from None
+
+
+def model_rows(model: ModelSection) -> Rows:
     """Size and shape."""
-    parameters = count_parameters(recipe.model)
+    parameters = count_parameters(model)
     total = parameters.total
     rows = [("parameters", f"{total:,}")]
     if parameters.idle:
         rows.append(("active for a token", f"{parameters.active:,}"))
     rows += [
         ("of which embedding", f"{parameters.embedding:,} ({parameters.embedding / total:.0%})"),
-        ("layers x width", f"{recipe.model.num_hidden_layers} x {recipe.model.hidden_size}"),
-        ("vocabulary", f"{recipe.model.vocab_size:,}"),
-        ("feed-forward", recipe.model.mlp.kind),
-        ("attention", recipe.model.attention.kind),
-        ("native architecture", native_architecture(recipe.model) or "none"),
+        ("layers x width", f"{model.num_hidden_layers} x {model.hidden_size}"),
+        ("vocabulary", f"{model.vocab_size:,}"),
+        ("feed-forward", model.mlp.kind),
+        ("attention", model.attention.kind),
+        ("native architecture", native_architecture(model) or "none"),
     ]
     return rows
 
 
-def training_attention(recipe: Recipe, device: Device) -> Backend:
-    """What computes attention in training.
-
-    Raises:
-        BuddyError: the recipe names a backend that cannot do it here.
-    """
-    section = recipe.pretrain
-    assert isinstance(section, PretrainSection)
-    try:
-        return choose(section.attn_implementation, training_demand(recipe, device))
-    except UnsupportedError as error:
-        raise BuddyError(f"pretrain.attn_implementation: {error}") from None
-
-
-def attention_rows(recipe: Recipe, device: Device) -> Rows:
+def attention_rows(work: Work) -> Rows:
     """What computes attention in training, and why not the others."""
-    backend = training_attention(recipe, device)
-    if recipe.pretrain and recipe.pretrain.attn_implementation != AUTO:
+    backend = work.attention()
+    if work.section.attn_implementation != AUTO:
         return [("attention by", f"{backend.name}, as the recipe says")]
-    others = survey(training_demand(recipe, device))
-    passed_over = "; ".join(f"{name}: {reason}" for name, reason in others if reason is not None)
+    passed_over = "; ".join(f"{name}: {reason}" for name, reason in survey(work.demand()) if reason is not None)
     return [("attention by", backend.name), ("passed over", passed_over)]
 
 
-def training_demand(recipe: Recipe, device: Device) -> Demand:
-    """What training asks of an attention backend."""
-    section = recipe.pretrain
-    assert isinstance(section, PretrainSection)
-    with torch.device("meta"):
-        attention = ATTENTION[recipe.model.attention.kind](BuddyGPTConfig.from_recipe(recipe), 0)
-    key_width, value_width = attention.widths(section.sequence_length, section.sequence_length)
-    kind = "runs" if section.isolate_documents else "plain"
-    return Demand(device.kind, COMPUTE_TYPES[section.precision], key_width, value_width, kind, gradient=True)
-
-
-def memory_rows(recipe: Recipe, device: Device) -> Rows:
+def memory_rows(work: Work, unit: str = "windows") -> Rows:
     """Bytes on each device by part, and of the cache when the model is used."""
-    section = recipe.pretrain
-    assert isinstance(section, PretrainSection)
-    memory = training_memory(recipe.model, section, device.kind)
+    section = work.section
+    memory = training_memory(work.model, section, work.length, work.device.kind, work.trained)
     saved = ", layers recomputed" if section.gradient_checkpointing else ""
     return [
         ("weights", spell_bytes(memory.weights)),
         ("gradients", spell_bytes(memory.gradients)),
         ("optimizer", spell_bytes(memory.optimizer)),
-        ("activations", f"{spell_bytes(memory.activations)} for {section.micro_batch_size} windows{saved}"),
+        ("activations", f"{spell_bytes(memory.activations)} for {section.micro_batch_size} {unit}{saved}"),
         ("loss", spell_bytes(memory.loss)),
         ("together", f"about {spell_bytes(memory.total)} on each device"),
-        ("cache", f"{spell_bytes(cache_bytes(recipe.model))} a token in bf16"),
+        ("cache", f"{spell_bytes(cache_bytes(work.model))} a token in bf16"),
     ]
 
 
-def training_rows(recipe: Recipe, device: Device, accumulation: int) -> Rows:
-    """Budget, batch, optimizer, device."""
-    section = recipe.pretrain
-    assert isinstance(section, PretrainSection)
-    batch = f"{accumulation} x {section.micro_batch_size} windows x {section.sequence_length}"
-    if device.processes > 1:
-        batch += f" x {device.processes} processes"
-    tokens = section.steps * section.tokens_per_batch
-    flops = count_flops(recipe.model, section.sequence_length)
-    documents = "see only themselves" if section.isolate_documents else "see those before them in a window"
+def common_rows(work: Work) -> Rows:
+    """Optimizer and device."""
+    section = work.section
     return [
-        ("device", str(device)),
+        ("device", str(work.device)),
         ("precision", section.precision),
         ("optimizer", f"{section.optimizer.kind}, peak rate {section.optimizer.learning_rate:g}"),
         ("schedule", section.schedule.kind),
+    ]
+
+
+def training_rows(work: Work, accumulation: int) -> Rows:
+    """Budget, batch, optimizer, device of pretraining."""
+    section = work.section
+    assert isinstance(section, PretrainSection)
+    batch = f"{accumulation} x {section.micro_batch_size} windows x {section.sequence_length}"
+    if work.device.processes > 1:
+        batch += f" x {work.device.processes} processes"
+    tokens = section.steps * section.tokens_per_batch
+    flops = count_flops(work.model, section.sequence_length)
+    documents = "see only themselves" if section.isolate_documents else "see those before them in a window"
+    return [
+        *common_rows(work),
         ("tokens", f"{tokens:,} in {section.steps:,} steps"),
         ("tokens a step", f"{spell(section.tokens_per_batch)} = {batch}"),
-        *attention_rows(recipe, device),
+        *attention_rows(work),
         ("documents", documents),
         ("operations", f"{tokens * flops.training:.2g} FLOP"),
     ]

@@ -15,6 +15,7 @@ import buddygpt
 from buddygpt.recipe.base import spell
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.pretrain import PretrainSection
+from buddygpt.recipe.training import TrainingSection
 
 
 @dataclass(frozen=True)
@@ -67,25 +68,25 @@ def accumulation_steps(section: PretrainSection, processes: int) -> int:
     return section.tokens_per_batch // at_once
 
 
-def check_precision(section: PretrainSection, device: Device) -> None:
+def check_precision(section: TrainingSection, device: Device, where: str = "pretrain") -> None:
     """See that the device computes in the recipe's type.
 
     Raises:
         BuddyError: it does not.
     """
     if section.precision == "fp16" and device.kind == "cpu":
-        raise BuddyError("pretrain.precision: fp16 needs a GPU; write bf16 or fp32 for a CPU")
+        raise BuddyError(f"{where}.precision: fp16 needs a GPU; write bf16 or fp32 for a CPU")
     if (
         section.precision == "bf16"
         and device.kind == "cuda"
         and not torch.cuda.is_bf16_supported(including_emulation=False)
     ):
-        raise BuddyError(f"pretrain.precision: {device.name} has no bf16; write fp16 or fp32")
+        raise BuddyError(f"{where}.precision: {device.name} has no bf16; write fp16 or fp32")
 
 
 def versions() -> dict[str, str]:
     """Versions that a result depends on, and the git revision where the package lies in a checkout."""
-    names = ("torch", "transformers", "accelerate", "tokenizers", "datatrove")
+    names = ("torch", "transformers", "accelerate", "trl", "peft", "tokenizers", "datatrove")
     found = {"buddygpt": buddygpt.__version__, "python": platform.python_version()} | {n: version(n) for n in names}
     root = Path(buddygpt.__file__).parent.parent
     if (root / ".git").exists():

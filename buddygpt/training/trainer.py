@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from torch.utils.data import Dataset, SequentialSampler
+from torch.utils.data import SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from buddygpt.data.windows import Window
+from buddygpt.data.windows import IGNORE_INDEX, Window
 from buddygpt.model.loss import bits_per_character
 from buddygpt.recipe.pretrain import PretrainSection
+from buddygpt.recipe.training import TrainingSection
 from buddygpt.training.optimizers import build_optimizer
+from buddygpt.training.pace import Pace
 from buddygpt.training.schedules import rate_factor
 
 
@@ -32,74 +34,11 @@ class HeldOut:
     characters: int
 
 
-class PretrainTrainer(Trainer):
-    """A Trainer over windows.
+class Seams(Trainer):
+    """What all our trainers put into a Trainer: order of data, optimizer, schedule, evaluation."""
 
-    Args:
-        model: the model.
-        tokenizer: saved into each checkpoint.
-        section: the recipe's `pretrain`.
-        windows: training windows in training order, as many as the whole run takes.
-        held_out: texts to evaluate on.
-        folder: where checkpoints go.
-        callbacks: watchers.
-        accumulation: micro-batches of one device in an optimizer step.
-    """
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        section: PretrainSection,
-        windows: Dataset[Window],
-        held_out: Sequence[HeldOut],
-        folder: Path,
-        callbacks: Sequence[TrainerCallback],
-        accumulation: int,
-    ):
-        self.section = section
-        self.held_out = held_out
-        arguments = TrainingArguments(
-            output_dir=str(folder),
-            max_steps=section.steps,
-            per_device_train_batch_size=section.micro_batch_size,
-            gradient_accumulation_steps=accumulation,
-            max_grad_norm=section.max_grad_norm,
-            use_cpu=PartialState().device.type == "cpu",  # chosen already; said again, or bf16 is refused there
-            bf16=section.precision == "bf16",
-            fp16=section.precision == "fp16",
-            logging_strategy="steps",
-            logging_steps=1,
-            logging_nan_inf_filter=False,
-            save_strategy="steps",
-            save_steps=section.save_every,
-            eval_strategy="steps",
-            eval_steps=section.eval_every,
-            disable_tqdm=True,
-            report_to="none",
-            seed=section.seed,
-            dataloader_drop_last=True,
-            average_tokens_across_devices=True,
-            remove_unused_columns=False,
-        )
-        super().__init__(
-            model=model,
-            args=arguments,
-            data_collator=self._collate,
-            train_dataset=windows,
-            eval_dataset={},
-            processing_class=tokenizer,
-            callbacks=list(callbacks),
-        )
-        self.remove_callback(PrinterCallback)  # the stage's events are what is told
-        if section.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
-
-    def _collate(self, windows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        batch = collate(windows)
-        if not self.section.isolate_documents:
-            del batch["document_ids"]
-        return batch
+    section: TrainingSection
+    held_out: Sequence[HeldOut]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
         # The windows come in training order already: going on means skipping indices, nothing has to be re-drawn.
@@ -154,16 +93,113 @@ class PretrainTrainer(Trainer):
     @torch.no_grad()
     def _nats(self, windows: Sequence[Window]) -> float:
         """Negative log-likelihood of all targets, summed over processes."""
-        mine = windows[self.args.process_index :: self.args.world_size]
+        mine = range(self.args.process_index, len(windows), self.args.world_size)
         total = torch.zeros((), dtype=torch.float64)
         for start in range(0, len(mine), self.section.micro_batch_size):
-            batch = self._prepare_inputs(self._collate(mine[start : start + self.section.micro_batch_size]))
+            some = [windows[index] for index in mine[start : start + self.section.micro_batch_size]]
+            batch = self._prepare_inputs(self.data_collator(some))
             with self.accelerator.autocast():
                 total += self.model(**batch, num_items_in_batch=1, use_cache=False).loss.double().cpu()
         reduced = self.accelerator.reduce(total.to(self.args.device, torch.float32), reduction="sum")
         return float(reduced) if self.args.world_size > 1 else float(total)
 
 
+class PretrainTrainer(Seams):
+    """A Trainer over windows.
+
+    Args:
+        model: the model.
+        tokenizer: saved into each checkpoint.
+        section: the recipe's `pretrain`.
+        windows: training windows in training order, as many as the whole run takes.
+        held_out: texts to evaluate on.
+        folder: where checkpoints go.
+        callbacks: watchers.
+        pace: of the run.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        section: PretrainSection,
+        windows: Any,
+        held_out: Sequence[HeldOut],
+        folder: Path,
+        callbacks: Sequence[TrainerCallback],
+        pace: Pace,
+    ):
+        self.section = section
+        self.held_out = held_out
+        super().__init__(
+            model=model,
+            args=TrainingArguments(**trainer_options(section, folder, pace)),
+            data_collator=self._collate,
+            train_dataset=windows,
+            eval_dataset={},
+            processing_class=tokenizer,
+            callbacks=list(callbacks),
+        )
+        self.remove_callback(PrinterCallback)  # the stage's events are what is told
+        if section.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+
+    def _collate(self, windows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = collate(windows)
+        if not self.section.isolate_documents:
+            del batch["document_ids"]
+        return batch
+
+
+def trainer_options(section: TrainingSection, folder: Path, pace: Pace) -> dict[str, Any]:
+    """Arguments of a Trainer that follow from the recipe; all our trainers have them.
+
+    Args:
+        section: the recipe's.
+        folder: where checkpoints go.
+        pace: of the run.
+    """
+    return {
+        "output_dir": str(folder),
+        "max_steps": pace.steps,
+        "per_device_train_batch_size": section.micro_batch_size,
+        "gradient_accumulation_steps": pace.accumulation,
+        "max_grad_norm": section.max_grad_norm,
+        "use_cpu": PartialState().device.type == "cpu",  # chosen already; said again, or bf16 is refused there
+        "bf16": section.precision == "bf16",
+        "fp16": section.precision == "fp16",
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": pace.save_every,
+        "eval_strategy": "steps",
+        "eval_steps": pace.eval_every,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "seed": section.seed,
+        "dataloader_drop_last": True,
+        "average_tokens_across_devices": True,
+        "remove_unused_columns": False,
+    }
+
+
+PADDING = {"labels": IGNORE_INDEX, "shift_labels": IGNORE_INDEX}
+
+
 def collate(windows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-    """Windows as one batch of (B, T) tensors; `labels` is one longer, its first column is never judged."""
-    return {key: torch.from_numpy(np.stack([w[key] for w in windows])) for key in windows[0]}
+    """Windows as one batch of (B, T) tensors; `labels` is one longer, its first column is never judged.
+
+    Shorter windows of talks are filled up; `position_ids` begin anew there, so that what fills is a document by itself.
+    """
+    batch = {}
+    for key in windows[0]:
+        rows = [window[key] for window in windows]
+        longest = max(map(len, rows))
+        filled = np.full((len(rows), longest), PADDING.get(key, 0), dtype=np.int64)
+        for row, values in zip(filled, rows, strict=True):
+            row[: len(values)] = values
+            if key == "position_ids":
+                row[len(values) :] = np.arange(longest - len(values))
+        batch[key] = torch.from_numpy(filled)
+    return batch

@@ -170,7 +170,7 @@ def test_weights_gradients_and_moments_are_those_of_a_step(make, variant, kind):
     ids = torch.randint(97, (2, 16))
     model(ids, labels=ids).loss.backward()
     optimizer.step()
-    memory = training_memory(model.config, recipe, "cpu")
+    memory = training_memory(model.config, recipe, recipe.sequence_length, "cpu")
     assert memory.weights == sum(p.nbytes for p in model.parameters())
     assert memory.gradients == sum(p.grad.nbytes for p in model.parameters())
     states = [o.state for o in getattr(optimizer, "pair", (optimizer,))]

@@ -24,6 +24,7 @@ from buddygpt.recipe.lora import LoraSection
 from buddygpt.training import dpo
 from buddygpt.training.dpo import DPOTrainer
 from buddygpt.training.lora import lora_config, merged
+from buddygpt.training.pace import Pace
 from buddygpt.training.reference import ScoreFile, pair_key, weights_hash
 
 SECTION = {
@@ -107,7 +108,8 @@ def build(tmp_path):
         figures = Figures(stop)
         trainer = DPOTrainer(
             make_model() if model is None else model, make_tokenizer(), section, pairs, held_out or {},
-            tmp_path / name, [figures], accumulation, steps, tmp_path / "scores", silent,
+            tmp_path / name, [figures], Pace(steps, accumulation, steps, steps, lambda done: done),
+            tmp_path / "scores", silent,
         )  # fmt: skip
         return trainer, figures
 

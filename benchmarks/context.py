@@ -1,0 +1,231 @@
+"""A small model made four times as long: foretelling by position and finding needles, before and after tuning.
+
+The model learns demo prose in which passwords are told and told again (`benchmarks.passwords`), in windows of 256
+tokens. It is extended to 1,024 by each scaling, and by none, and each copy is tuned on windows of the same text that
+are 1,024 long. What is measured stands in `buddygpt.evaluation`. About a quarter of an hour on two quiet cores.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.passwords import Passwords
+from benchmarks.svg import stand_alone
+from benchmarks.table import table
+from buddygpt.evaluation.haystack import Needle, make_needles
+from buddygpt.evaluation.needle import NeedleGrid, find_needles
+from buddygpt.evaluation.positions import Passage, Positions, cut_passages, measure_positions
+from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM, extend
+from buddygpt.recipe.pretrain import WSD, Muon
+from buddygpt.report.context import FoundCell, PositionLine, needle_figure, positions_figure
+from buddygpt.training.optimizers import build_optimizer
+from buddygpt.training.schedules import rate_factor
+
+OLD, NEW = 256, 1024
+KINDS = ("none", "linear", "ntk", "yarn")
+MICRO_BATCH = 8192  # tokens that pass forward and backward at once
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training.
+
+    Args:
+        length: tokens of a window.
+        steps: optimizer steps.
+        batch: tokens of a step.
+        rate: peak rate of Muon; AdamW's is 0.4 of it.
+    """
+
+    length: int
+    steps: int
+    batch: int
+    rate: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much is trained and measured.
+
+    Args:
+        characters: of prose.
+        vocabulary: entries of the tokenizer.
+        lists: first, on nothing but passwords, from which looking back is learnt.
+        pretrain: on prose with passwords.
+        tune: the same at the new length.
+        passages: windows for bits per character.
+        lengths, depths, needles: of the needles; the last of each length and depth.
+    """
+
+    characters: int = 2_000_000
+    vocabulary: int = 1024
+    hidden_size: int = 128
+    layers: int = 4
+    lists: Phase = Phase(64, 300, 2048, 0.02)
+    pretrain: Phase = Phase(OLD, 800, 4096, 0.02)
+    tune: Phase = Phase(NEW, 80, 8192, 0.005)
+    passages: int = 64
+    lengths: tuple[int, ...] = (128, 256, 512, 768, 1024)
+    depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    needles: int = 12
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model, at one time."""
+
+    kind: str
+    tuned: bool
+    positions: Positions
+    needles: NeedleGrid
+
+
+def run(work: Work = Work()) -> str:
+    """The table; the figures are kept beside it."""
+    text = Passwords(work.characters, work.vocabulary)
+    exam = Exam.of(text, work)
+    base = build(text, work)
+    train(base, text.lists(work.lists.length, seed=1), work.lists)
+    train(base, text.windows(OLD, seed=2), work.pretrain)
+    found = []
+    for kind in KINDS:
+        model = deepcopy(base)
+        if kind != "none":
+            extend(model, NEW, kind)
+        found.append(exam.take(model, kind, tuned=False))
+        train(model, text.windows(NEW, seed=3), work.tune)
+        found.append(exam.take(model, kind, tuned=True))
+    return "\n\n".join([_setting(work, base), _table(found), *_draw(found)])
+
+
+def build(text: Passwords, work: Work) -> BuddyGPTForCausalLM:
+    """The untrained model."""
+    torch.manual_seed(0)
+    return BuddyGPTForCausalLM(
+        BuddyGPTConfig(
+            vocab_size=len(text.tokenizer),
+            hidden_size=work.hidden_size,
+            num_hidden_layers=work.layers,
+            max_position_embeddings=OLD,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            intermediate_size=work.hidden_size * 5 // 2,
+            eos_token_id=text.tokenizer.eos_token_id,
+        )
+    )
+
+
+def train(model: Any, windows: Iterator[Sequence[int]], phase: Phase) -> None:
+    """Muon and AdamW over windows of length + 1 ids, warm-up, stable, decay."""
+    section = Muon(kind="muon", learning_rate=phase.rate, adamw_learning_rate=0.4 * phase.rate)
+    schedule = WSD(kind="wsd", warmup=0.05, decay=0.3)
+    optimizer = build_optimizer(model, section)
+    plan = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(schedule, step, phase.steps))
+    model.train()
+    for _ in range(phase.steps):
+        ids = torch.tensor(list(islice(windows, phase.batch // phase.length)))
+        for part in ids.split(MICRO_BATCH // phase.length):
+            with torch.autocast("cpu", torch.bfloat16):
+                out = model(input_ids=part[:, :-1], shift_labels=part[:, 1:], num_items_in_batch=phase.batch)
+            out.loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        plan.step()
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What every model is asked: the same held-out prose, the same needles in it."""
+
+    text: Passwords
+    passages: list[Passage]
+    needles: list[Needle]
+
+    @classmethod
+    def of(cls, text: Passwords, work: Work) -> Exam:
+        """Windows of held-out paragraphs in a row, and needles in other held-out ones."""
+        half = len(text.held_out) // 2
+        ids = text.encode(["\n".join(text.held_out[:half])])
+        passages = cut_passages(text.tokenizer, ids, NEW, work.passages)
+        needles = make_needles(text.tokenizer, text.held_out[half:], work.lengths, work.depths, work.needles)
+        return cls(text, passages, needles)
+
+    def take(self, model: Any, kind: str, tuned: bool) -> Measured:
+        """Both measures of one model."""
+        positions = measure_positions(model, self.passages, batch=4)
+        return Measured(kind, tuned, positions, find_needles(model, self.text.tokenizer, self.needles, batch=6))
+
+
+def _setting(work: Work, model: BuddyGPTForCausalLM) -> str:
+    lists, pretrain, tune = (f"{p.steps} x {p.batch:,} tokens" for p in (work.lists, work.pretrain, work.tune))
+    return (
+        f"{model.num_parameters() / 1e6:.2f} M parameters, rotary width {model.config.rotary_dim}, bf16 autocast, "
+        f"seed 0. Trained on {lists} of passwords in windows of {work.lists.length}, then {pretrain} of prose with "
+        f"passwords in windows of {OLD}. Tuned: {tune} of the same text, plain windows of {NEW:,}, no talks. "
+        f"Bits per character of {work.passages} held-out windows of {NEW:,} tokens of prose, by position; needles, "
+        f"{work.needles} of each of {len(work.lengths)} lengths and {len(work.depths)} depths, are found where the "
+        "greedy answer is exactly the number."
+    )
+
+
+def _table(found: Sequence[Measured]) -> str:
+    base = found[0].positions.between(0, OLD)
+    rows = []
+    for one in sorted(found, key=lambda m: m.tuned):
+        old = one.positions.between(0, OLD)
+        far = [cell.log_prob for cell in one.needles.cells if cell.length > OLD]
+        rows.append(
+            (
+                one.kind + (", tuned" if one.tuned else ""),
+                f"{old:.3f}",
+                f"{100 * (old / base - 1):+.1f} %",
+                f"{one.positions.between(OLD, NEW // 2):.3f}",
+                f"{one.positions.between(NEW // 2, NEW):.3f}",
+                f"{one.needles.share(longest=OLD):.0%}",
+                f"{one.needles.share(shortest=OLD):.0%}",
+                f"{sum(far) / len(far):.2f}",
+            )
+        )
+    head = (
+        "scaling", f"bits, positions below {OLD}", "to the base model", f"{OLD} to {NEW // 2}",
+        f"{NEW // 2} to {NEW:,}", f"needles found, texts up to {OLD}", f"{2 * OLD} to {NEW:,}",
+        "log-probability of the number there",
+    )  # fmt: skip
+    return table(head, rows)
+
+
+def _draw(found: Sequence[Measured]) -> list[str]:
+    """Writes both figures; gives their Markdown."""
+    base, drawn, maps = found[0].positions, [], []
+    for tuned in (False, True):
+        lines = [
+            PositionLine(m.kind, m.positions.edges, m.positions.bits, m.positions.errors, KINDS.index(m.kind))
+            for m in found
+            if m.tuned == tuned
+        ]
+        if tuned:
+            lines.append(PositionLine("none, not tuned", base.edges, base.bits, base.errors, 7, dashed=True))
+        # Untuned curves lie so far apart that a logarithm serves them; tuned ones are near, but for the dashed one.
+        top = 1.6 * max(m.positions.between(0, NEW) for m in found if m.tuned) if tuned else None
+        figure = positions_figure(lines, OLD, top=top, name=f"positions-{tuned}")
+        drawn.append(replace(figure, english=f"{figure.english}, {'tuned' if tuned else 'not tuned'}"))
+    for one in found:
+        title = one.kind + (", tuned" if one.tuned else "")
+        cells = [FoundCell(c.length, c.depth, c.share) for c in one.needles.cells]
+        maps.append(needle_figure(title, cells, OLD, f"needles-{one.kind}-{one.tuned}"))
+    written = []
+    for name, svg in (("positions", stand_alone(drawn)), ("needles", stand_alone(maps, columns=2))):
+        path = RESULTS / f"{datetime.date.today()}-context-{name}.svg"
+        path.write_text(svg, "utf-8")
+        written.append(f"![{name}]({path.name})")
+    return written

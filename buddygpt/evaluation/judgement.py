@@ -1,0 +1,86 @@
+"""What a chat model can do, in a few figures that are told before and after each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from buddygpt.data import demo
+from buddygpt.data.demo.rows import pairs
+from buddygpt.evaluation.baselines import guess
+from buddygpt.evaluation.facts import examine
+from buddygpt.evaluation.health import health_of
+from buddygpt.evaluation.preferences import judge
+from buddygpt.evaluation.replies import greedy_replies
+
+QUESTIONS = 300
+"""Of the demo world, of each kind."""
+PROMPTS = 64
+"""Held-out prompts that are replied to."""
+REPLY_TOKENS = 128
+FIGURES: dict[str, tuple[str, str]] = {
+    "facts asked for": (".1%", "facts of the demo world that training asked for, in new words: answered exactly"),
+    "facts held out": (".1%", "facts of the demo world that training never asked for: answered exactly"),
+    "true answer preferred": (".1%", "of a true and a false answer about a fact held out, the true one more probable"),
+    "stops by itself": (".1%", "replies that end before the most tokens they may have"),
+    "tokens of a reply": (".1f", "mean length"),
+    "distinct 4-grams": (".2f", "within replies; 1 where nothing is repeated"),
+    "repeats itself": (".1%", "replies that say a line twice or run in a loop"),
+}
+"""Name to format and meaning of each figure."""
+
+
+def judge_model(
+    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], seeds: Sequence[int]
+) -> dict[str, float]:
+    """The figures of one model, the likeliest token taken each time.
+
+    Args:
+        model: on its device.
+        tokenizer: with chat marks.
+        prompts: ids that ask for an answer, none held out from nobody: from the held-out rows.
+        seeds: of the demo worlds among the data; facts are examined where there are some.
+    """
+    context = model.config.max_position_embeddings
+    asked = [prompt for prompt in prompts if len(prompt) + REPLY_TOKENS <= context][:PROMPTS]
+    found: dict[str, float] = {}
+    for seed in seeds:
+        known = examine(model, tokenizer, demo.examination(seed, "train")[:QUESTIONS], seed)
+        unseen = examine(model, tokenizer, demo.examination(seed, "test")[:QUESTIONS], seed)
+        preferred = judge(model, tokenizer, list(pairs(seed, "test"))[:QUESTIONS])
+        own = {
+            "facts asked for": known.known.exact,
+            "facts held out": unseen.known.exact,
+            "true answer preferred": preferred.accuracy,
+        }
+        for name, value in own.items():
+            found[name] = found.get(name, 0.0) + value / len(seeds)
+    if asked:
+        health = health_of(greedy_replies(model, tokenizer, asked, max_new_tokens=REPLY_TOKENS))
+        found["stops by itself"] = health.stopped
+        found["tokens of a reply"] = health.tokens
+        found["distinct 4-grams"] = health.distinct
+        found["repeats itself"] = health.repeating
+    return found
+
+
+def guessing(seeds: Sequence[int]) -> dict[str, dict[str, float]]:
+    """What is reached without a model on facts held out: by the most frequent answer, and by the nearest question."""
+    found: dict[str, dict[str, float]] = {}
+    for seed in seeds:
+        by = guess(demo.dialogues(seed, "train"), demo.examination(seed, "test")[:QUESTIONS])
+        for name, value in (("most frequent answer", by.frequent), ("nearest question", by.nearest)):
+            own = found.setdefault(name, {"facts held out": 0.0})
+            own["facts held out"] += value / len(seeds)
+    return found
+
+
+def changes(columns: Mapping[str, Mapping[str, float]]) -> list[tuple[str, ...]]:
+    """A row for each figure that some column has: its name, and how it is spelled in each column."""
+    return [
+        (name, *(format(column[name], spelling) if name in column else "" for column in columns.values()))
+        for name, (spelling, _) in FIGURES.items()
+        if any(name in column for column in columns.values())
+    ]

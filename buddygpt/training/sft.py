@@ -1,0 +1,73 @@
+"""trl's SFTTrainer over our windows, with the model's own loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback
+from trl import SFTConfig
+from trl import SFTTrainer as TrlTrainer
+from trl.trainer import sft_trainer
+
+from buddygpt.recipe.sft import SFTSection
+from buddygpt.training.lora import lora_config
+from buddygpt.training.pace import Pace
+from buddygpt.training.seam import Discreet, native_head
+from buddygpt.training.trainer import HeldOut, Seams, collate, trainer_options
+
+
+class SFTTrainer(Discreet, TrlTrainer, Seams):
+    """An SFTTrainer over windows of talks in training order.
+
+    The loss is the model's own: the same number as trl's mean of `log_probs`, but its gradients are made in the forward
+    pass, so that the head costs three matrix products and not four.
+
+    Args:
+        model: is trained; it gets adapters where the section has `lora`.
+        tokenizer: saved into each checkpoint.
+        section: the recipe's `sft`.
+        windows: in training order, as many as the whole run takes.
+        held_out: talks to evaluate on.
+        folder: where checkpoints go.
+        callbacks: watchers.
+        pace: of the run.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        section: SFTSection,
+        windows: Any,
+        held_out: Sequence[HeldOut],
+        folder: Path,
+        callbacks: Sequence[TrainerCallback],
+        pace: Pace,
+    ):
+        self.section, self.held_out = section, held_out
+        arguments = SFTConfig(
+            **trainer_options(section, folder, pace),
+            gradient_checkpointing=section.gradient_checkpointing,
+            max_length=None,  # the windows fit already
+            dataset_kwargs={"skip_prepare_dataset": True},
+        )
+        with native_head(sft_trainer):
+            super().__init__(
+                model=model,
+                args=arguments,
+                data_collator=collate,
+                train_dataset=Dataset.from_dict({"index": [0]}),  # trl checks for its type
+                eval_dataset={},
+                processing_class=tokenizer,
+                callbacks=list(callbacks),
+                peft_config=None if section.lora is None else lora_config(section.lora),
+            )
+        self.train_dataset = windows
+        vars(model.config).pop("output_router_logits", None)  # trl's word for a balance loss of another kind
+        self.remove_callback(PrinterCallback)  # the stage's events are what is told
+
+    compute_loss = Trainer.compute_loss

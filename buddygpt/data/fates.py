@@ -113,7 +113,7 @@ def _nothing_left(source: Source, own: Sequence[int], staged: Staged) -> BuddyEr
     if documents := sum(len(staged.index(number)) for number in own):
         return BuddyError(
             f"{source.name}: all of its {documents} documents are copies of documents in other sources; "
-            "remove it from data.sources"
+            "remove it from the recipe's sources"
         )
     intake = Intake()
     for number in own:

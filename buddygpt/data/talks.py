@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from buddygpt.data.formats import Pair
 from buddygpt.data.lengths import Openings, Piece, cut_talk
 from buddygpt.data.packing import pack
 from buddygpt.data.pairs import fit_pair
-from buddygpt.data.template import ANSWER, GIVEN, REJECTED
+from buddygpt.data.template import ANSWER, GIVEN, REJECTED, pair_segments
+from buddygpt.data.tokenizer import DocumentEncoder
 from buddygpt.data.windows import IGNORE_INDEX, Window
 
 SAME = "answers equal once they were cut"
@@ -186,6 +188,16 @@ class PairRows:
         prompt, chosen, rejected = (ids[labels == label].tolist() for label in (GIVEN, ANSWER, REJECTED))
         *sides, cut = fit_pair(prompt, chosen, rejected, self.length, self.openings)
         return dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), sides, strict=True)), cut  # type: ignore[arg-type]
+
+
+def encode_pairs(pairs: Iterable[Pair], encoder: DocumentEncoder) -> list[dict[str, list[int]]]:
+    """Pairs that are on no disk, as `PairRows` gives them; none is cut."""
+    ids, labels = encoder.encode_labelled([pair_segments(pair) for pair in pairs])
+    sides = {"prompt_ids": GIVEN, "chosen_ids": ANSWER, "rejected_ids": REJECTED}
+    return [
+        {name: [token for token, own in zip(row, kinds, strict=True) if own == label] for name, label in sides.items()}
+        for row, kinds in zip(ids, labels, strict=True)
+    ]
 
 
 def sample_weights(sources: Sequence[Any], weights: Sequence[float | None]) -> list[float]:

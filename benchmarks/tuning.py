@@ -21,10 +21,11 @@ from benchmarks.model import build_model, forget_peak, held
 from benchmarks.table import measure_in_turn, table
 
 ROOT = Path(__file__).parents[1]
+Train = Callable[[], Any]
 FILES = {"sft": "sft/alpaca_zh_demo.json", "dpo": "dpo/dpo_zh_demo.json"}
 """Below the folder of shared data; 1,000 questions with answers, 300 pairs, both Chinese."""
 LENGTH, TALKS, PAIRS, STEPS = 512, 4, 2, 2
-"""Tokens of a row, rows of a micro-batch in SFT and in DPO (each pair is two rows), steps with the one that warms up."""
+"""Tokens of a row, rows and pairs (two rows each) of a micro-batch, and steps with the one that warms up."""
 SHORT = 256
 """Most tokens of the pairs whose first loss is compared in fp32."""
 ROUNDS = {"trl": 1, "ours": 3}
@@ -165,9 +166,7 @@ def _clock() -> Any:
 _KEPT = ("loss", "grad_norm", "logps/chosen", "logps/rejected")
 
 
-def _plain(
-    model: Any, side: str, precision: str, steps: int, rows: Any, folder: Path, clock: Any
-) -> Callable[[], None]:
+def _plain(model: Any, side: str, precision: str, steps: int, rows: Any, folder: Path, clock: Any) -> Train:
     """The loop that one writes by hand."""
     import torch
 
@@ -187,7 +186,7 @@ def _plain(
     return train
 
 
-def _sft(model: Any, side: str, precision: str, steps: int, rows: Any, folder: Path, clock: Any) -> Callable[[], None]:
+def _sft(model: Any, side: str, precision: str, steps: int, rows: Any, folder: Path, clock: Any) -> Train:
     """Windows in bf16; in fp32 talks, which each side's own collator pads."""
     windows = rows["windows" if precision == "bf16" else "talks"]
     if side.startswith("ours"):
@@ -208,7 +207,7 @@ def _sft(model: Any, side: str, precision: str, steps: int, rows: Any, folder: P
     ).train  # fmt: skip
 
 
-def _dpo(model: Any, side: str, precision: str, steps: int, rows: Any, folder: Path, clock: Any) -> Callable[[], None]:
+def _dpo(model: Any, side: str, precision: str, steps: int, rows: Any, folder: Path, clock: Any) -> Train:
     pairs = rows["pairs" if precision == "bf16" else "short"][: PAIRS * steps]
     if side.startswith("ours"):
         from buddygpt.events import silent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from functools import cached_property
@@ -82,12 +83,14 @@ class DocumentEncoder:
         Raises:
             BuddyError: the tokenizer has no such control token.
         """
-        parts = iter(self.encode_segments([[segment] for document in documents for segment, _ in document]))
+        texts = list(dict.fromkeys(part for document in documents for part, _ in document if isinstance(part, str)))
+        known = dict(zip(texts, self.encode(texts), strict=True))  # each once: openings, line breaks, system turns
         ids, labels = [], []
         for document in documents:
-            own = [next(parts) for _ in document]
-            ids.append([token for part in own for token in part])
-            labels.append(np.repeat(np.array([label for _, label in document], np.uint8), [len(part) for part in own]))
+            own = [known[part] if isinstance(part, str) else (self._id(part),) for part, _ in document]
+            ids.append(list(itertools.chain.from_iterable(own)))
+            marks = b"".join([bytes((label,)) * len(part) for (_, label), part in zip(document, own, strict=True)])
+            labels.append(np.frombuffer(marks, np.uint8))
         return ids, labels
 
     def token_id(self, control: Control) -> int | None:

@@ -14,6 +14,7 @@ from buddygpt.evaluation.facts import examine
 from buddygpt.evaluation.health import health_of
 from buddygpt.evaluation.preferences import judge
 from buddygpt.evaluation.replies import greedy_replies
+from buddygpt.report.tuning import Changes
 
 QUESTIONS = 300
 """Of the demo world, of each kind."""
@@ -84,3 +85,8 @@ def changes(columns: Mapping[str, Mapping[str, float]]) -> list[tuple[str, ...]]
         for name, (spelling, _) in FIGURES.items()
         if any(name in column for column in columns.values())
     ]
+
+
+def change_table(columns: Mapping[str, Mapping[str, float]]) -> Changes:
+    """`changes` as a page takes them, with the meaning of each figure."""
+    return Changes(tuple(columns), changes(columns), {name: meaning for name, (_, meaning) in FIGURES.items()})

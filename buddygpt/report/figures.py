@@ -53,25 +53,51 @@ class Figure:
     keys: Sequence[Key] = ()
 
 
-def sources(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the held-out texts, in the order of their first evaluation."""
-    keys = dict.fromkeys(key for row in metrics for key in row if key.startswith("eval/") and key.endswith("/" + BITS))
-    return [key[len("eval/") : -len("/" + BITS)] for key in keys]
+def sources(metrics: Sequence[Mapping[str, Any]], figure: str = BITS) -> list[str]:
+    """Names of what is held out, in the order of their first evaluation, that have this figure."""
+    keys = dict.fromkeys(
+        key for row in metrics for key in row if key.startswith("eval/") and key.endswith("/" + figure)
+    )
+    return [key[len("eval/") : -len("/" + figure)] for key in keys]
 
 
-def make_figures(metrics: Sequence[Mapping[str, Any]], baselines: Mapping[str, float]) -> list[Figure]:
-    """The plots for which there is something to draw."""
-    figures = [
-        _held_out(metrics, baselines),
-        _loss(metrics),
+def make_figures(
+    metrics: Sequence[Mapping[str, Any]], baselines: Mapping[str, float], answers: bool = False
+) -> list[Figure]:
+    """The plots of a run over text for which there is something to draw.
+
+    Args:
+        metrics: rows of steps and evaluations.
+        baselines: bits per character of a 5-gram model, by source.
+        answers: only answers are learned and judged, as in fine-tuning.
+    """
+    return some(
+        _held_out(metrics, baselines, answers),
+        _loss(metrics, answers),
+        *course_figures(metrics),
+    )
+
+
+def course_figures(metrics: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    """Learning rate, gradient norm and speed: what every run has."""
+    return some(
         _plain("lr", "学习率", "learning rate", column(metrics, "learning_rate"), Scale(zero=True)),
-        _noisy("gradient", "梯度范数", "gradient norm", column(metrics, "grad_norm")),
-        _noisy("speed", "速度", "tokens per second", column(metrics, "tokens_per_second"), _SPEED),
-    ]
+        noisy("gradient", "梯度范数", "gradient norm", column(metrics, "grad_norm")),
+        noisy("speed", "速度", "tokens per second", column(metrics, "tokens_per_second"), _SPEED),
+    )
+
+
+def some(*figures: Figure | None) -> list[Figure]:
+    """Those that there are."""
     return [figure for figure in figures if figure is not None]
 
 
-def _held_out(metrics: Sequence[Mapping[str, Any]], baselines: Mapping[str, float]) -> Figure | None:
+def level(value: float, end: float, line: int) -> Curve:
+    """A dashed line across the plot, from 0 to `end` tokens."""
+    return Curve(Series(np.array([0.0, end or 1.0]), np.full(2, value)), line, width=1.2, dashed=True)
+
+
+def _held_out(metrics: Sequence[Mapping[str, Any]], baselines: Mapping[str, float], answers: bool) -> Figure | None:
     curves: list[Curve] = []
     keys: list[Key] = []
     told: list[str] = []
@@ -81,17 +107,18 @@ def _held_out(metrics: Sequence[Mapping[str, Any]], baselines: Mapping[str, floa
     for n, (name, series) in enumerate(drawn.items()):
         curves.append(Curve(thin(series), n, width=2))
         keys.append(Key(f"{name} {series.finite[-1]:.3f}", n % LINES + 1, "solid"))
-        told.append(f"{name} {_course(series)}")
+        told.append(f"{name} {course(series)}")
         if name in baselines and np.isfinite(baselines[name]):
-            level = Series(np.array([0.0, end or 1.0]), np.full(2, baselines[name]))
-            curves.append(Curve(level, n, width=1.2, dashed=True))
+            curves.append(level(baselines[name], end, n))
             keys.append(Key(f"5-gram {baselines[name]:.3f}", n % LINES + 1, "dashed"))
             told[-1] += f"，5-gram {baselines[name]:.3f}"
     if not curves:
         return None
     scale = _falling([c.series for c in curves], len(column(metrics, "loss")) >= LONG)
-    label = "留出文本的每字符比特数 bits per character: " + "；".join(told)
-    note = _join(
+    what = "留出的回答" if answers else "留出文本"
+    label = f"{what}的每字符比特数 bits per character: " + "；".join(told)
+    note = join(
+        ("留出的回答", "of held-out answers") if answers else None,
         ("越低越好", "lower is better"),
         ("虚线是读过同样训练文本的 5-gram Kneser–Ney 模型", "dashed: a 5-gram Kneser–Ney model of the same text")
         if any(c.dashed for c in curves)
@@ -102,38 +129,52 @@ def _held_out(metrics: Sequence[Mapping[str, Any]], baselines: Mapping[str, floa
     return Figure("每字符比特数", "bits per character", note, narrow, wide, keys)
 
 
-def _loss(metrics: Sequence[Mapping[str, Any]]) -> Figure | None:
+def _loss(metrics: Sequence[Mapping[str, Any]], answers: bool) -> Figure | None:
     series = column(metrics, "loss")
     scale = _falling([series], len(series) >= LONG)
-    return _noisy("loss", "训练损失", "training loss", series, scale, ("每词元，单位 nat", "nats a token"))
+    unit = ("回答的每词元，单位 nat", "nats a token of answers") if answers else ("每词元，单位 nat", "nats a token")
+    return noisy("loss", "训练损失", "training loss", series, scale, unit)
 
 
-def _noisy(
+def noisy(
     name: str,
     chinese: str,
     english: str,
     series: Series,
     scale: Scale | None = None,
     note: tuple[str, str] | None = None,
+    begin: tuple[float, str] | None = None,
 ) -> Figure | None:
-    """Each step faint, their running mean over it; without a scale, whichever suits the values."""
+    """Each step faint, their running mean over it.
+
+    Args:
+        name: of the drawing.
+        chinese, english: the caption.
+        series: of steps.
+        scale: whichever suits the values where left out.
+        note: more of the caption.
+        begin: a value to compare with and its name: a dashed line.
+    """
     if not len(series.finite):
         return None
     scale = scale or Scale(log=spans_far(series.finite))
     steps, mean = thin(series), smooth(series)
-    label = f"{chinese} {english}: {_course(mean)}"
+    label = f"{chinese} {english}: {course(mean)}"
     curves = [Curve(steps, width=0.9, opacity=0.4), Curve(mean, width=1.8)]
-    drawing = draw(name, label, curves, NARROW, scale, steps.x[np.isnan(steps.y)])
     keys = [Key("每步 each step", 1, "thin"), Key(f"平均 mean of ±{reach(series):,} steps", 1, "solid")]
-    return Figure(chinese, english, _join(note, *_axis(scale)), drawing, None, keys)
+    if begin is not None:
+        curves.append(level(begin[0], float(series.x.max()), 1))
+        keys.append(Key(begin[1], 2, "dashed"))
+    drawing = draw(name, label, curves, NARROW, scale, steps.x[np.isnan(steps.y)])
+    return Figure(chinese, english, join(note, *_axis(scale)), drawing, None, keys)
 
 
 def _plain(name: str, chinese: str, english: str, series: Series, scale: Scale) -> Figure | None:
     """One line."""
     if not len(series.finite):
         return None
-    drawing = draw(name, f"{chinese} {english}: {_course(series)}", [Curve(thin(series))], NARROW, scale)
-    return Figure(chinese, english, _join(*_axis(scale)), drawing)
+    drawing = draw(name, f"{chinese} {english}: {course(series)}", [Curve(thin(series))], NARROW, scale)
+    return Figure(chinese, english, join(*_axis(scale)), drawing)
 
 
 def _falling(series: Sequence[Series], long: bool) -> Scale:
@@ -150,12 +191,13 @@ def _axis(scale: Scale) -> list[tuple[str, str]]:
     return [*notes, ("最初的高值在图外", "the first, high values are cut off")] if scale.top is not None else notes
 
 
-def _join(*notes: tuple[str, str] | None) -> tuple[str, str]:
+def join(*notes: tuple[str, str] | None) -> tuple[str, str]:
+    """Notes of a caption as one."""
     kept = [note for note in notes if note]
     return "，".join(n[0] for n in kept), ", ".join(n[1] for n in kept)
 
 
-def _course(series: Series) -> str:
+def course(series: Series) -> str:
     """First and last value in words."""
     values = series.finite
     first, last = (spell_count(v) if abs(v) >= 1000 else f"{v:.4g}" for v in (values[0], values[-1]))

@@ -14,7 +14,10 @@ import numpy as np
 from buddygpt.report.curves import column, finite, reach
 from buddygpt.report.experts import layer_loads, load_figure
 from buddygpt.report.figures import BITS, make_figures, sources
+from buddygpt.report.preferences import preference_figures
+from buddygpt.report.reach import context_figures, context_rows, context_verdict
 from buddygpt.report.template import Headline, fill, write_page
+from buddygpt.report.tuning import Tuning, distance_headline, judged_pairs, pair_headlines, tuning_cautions
 from buddygpt.report.words import NOTHING, spell_count, spell_duration, spell_number, spell_steps
 
 OLDER = 24
@@ -22,6 +25,12 @@ OLDER = 24
 
 LONGEST = 2000
 """Characters of a sample that the page shows."""
+
+KINDS = {
+    None: ("训练报告", "training report"),
+    "sft": ("微调报告", "fine-tuning report"),
+    "dpo": ("偏好调优报告", "preference tuning report"),
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,7 @@ class Report:
         baselines: bits per character of a 5-gram Kneser-Ney model, by source.
         command: what to type next.
         finished: whether the whole budget was trained.
+        tuning: what fine-tuning or preference tuning adds; None in pretraining.
     """
 
     title: str
@@ -45,6 +55,7 @@ class Report:
     baselines: Mapping[str, float]
     command: str
     finished: bool
+    tuning: Tuning | None = None
 
 
 @dataclass(frozen=True)
@@ -89,20 +100,37 @@ def write_report(path: Path, report: Report) -> None:
 
 def render(report: Report) -> str:
     """The page as HTML text."""
-    held_out = _held_out(report.metrics, report.baselines)
+    metrics, tuning = report.metrics, report.tuning
+    chapter = tuning.chapter if tuning else None
+    held_out = _held_out(metrics, report.baselines)
     latest, older, left_out = _samples(report)
-    experts = load_figure(report.metrics)
+    experts = load_figure(metrics)
+    if chapter == "dpo":
+        assert tuning is not None
+        figures = preference_figures(metrics, tuning.first_loss)
+        judged = [*pair_headlines(metrics), *distance_headline(tuning)]
+    else:
+        figures = make_figures(metrics, report.baselines, answers=chapter == "sft")
+        judged = list(_bits(held_out, answers=chapter == "sft"))
+    context = tuning.context if tuning else None
     return fill(
         "page.html.j2",
-        kind=("训练报告", "training report"),
+        kind=KINDS[chapter],
+        chapter=chapter,
         report=report,
-        steps=_last_step(report.metrics),
-        cautions=list(_cautions(report.metrics)),
-        headline_rows=[list(_bits(held_out)), list(_totals(report.metrics))],
+        steps=_last_step(metrics),
+        cautions=[*_cautions(metrics), *(tuning_cautions(metrics, tuning) if tuning else ())],
+        headline_rows=[judged, list(_totals(metrics))],
         held_out=held_out,
-        evaluated=bool(sources(report.metrics)),
-        figures=make_figures(report.metrics, report.baselines) + ([experts] if experts else []),
-        layer_loads=layer_loads(report.metrics),
+        pairs=judged_pairs(metrics),
+        evaluated=any(key.startswith("eval/") for row in metrics for key in row),
+        figures=figures + ([experts] if experts else []),
+        layer_loads=layer_loads(metrics),
+        changes=tuning.changes if tuning else None,
+        context=context,
+        context_rows=context_rows(context) if context else (),
+        context_figures=context_figures(context) if context else (),
+        context_verdict=context_verdict(context) if context else None,
         latest=latest,
         older=older,
         left_out=left_out,
@@ -122,12 +150,13 @@ def _cautions(metrics: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, str]]
             f"损失在 {len(lost):,} 步不是有限数（NaN 或无穷大）：第 {steps} 步",
             f"the loss was not finite at {len(lost):,} step{'s' * (len(lost) > 1)}: {steps}",
         )
-    for name in sources(metrics):
-        key = f"eval/{name}/{BITS}"
-        lost = [row["step"] for row in metrics if key in row and math.isnan(finite(row[key]))]
-        if lost:
-            steps = spell_steps(lost)
-            yield f"{name} 的评估不是有限数：第 {steps} 步", f"evaluation on {name} was not finite at step {steps}"
+    for figure in (BITS, "margin"):
+        for name in sources(metrics, figure):
+            key = f"eval/{name}/{figure}"
+            lost = [row["step"] for row in metrics if key in row and math.isnan(finite(row[key]))]
+            if lost:
+                steps = spell_steps(lost)
+                yield f"{name} 的评估不是有限数：第 {steps} 步", f"evaluation on {name} was not finite at step {steps}"
 
 
 def _held_out(metrics: Sequence[Mapping[str, Any]], baselines: Mapping[str, float]) -> list[HeldOut]:
@@ -152,13 +181,13 @@ def _held_out(metrics: Sequence[Mapping[str, Any]], baselines: Mapping[str, floa
     return rows
 
 
-def _bits(held_out: Sequence[HeldOut]) -> Iterable[Headline]:
+def _bits(held_out: Sequence[HeldOut], answers: bool) -> Iterable[Headline]:
     for row in held_out:
         if row.bits != NOTHING:
             known = row.gain != NOTHING
             yield Headline(
-                f"{row.source} 每字符比特",
-                "bits per character",
+                f"{row.source} 留出回答的每字符比特" if answers else f"{row.source} 每字符比特",
+                "bits per character of held-out answers" if answers else "bits per character",
                 row.bits,
                 f"比 5-gram {'低' if row.better else '高'} {row.against}" if known else "",
                 f"{'below' if row.better else 'above'} a 5-gram model's {row.ngram}" if known else "",

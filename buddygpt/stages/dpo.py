@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from buddygpt.data.prepared import Prepared
 from buddygpt.data.talks import PairRows, encode_pairs, sample_weights
 from buddygpt.data.tokenizer import DocumentEncoder, chat_ends
 from buddygpt.data.windows import Mixture
-from buddygpt.evaluation.judgement import changes, guessing, judge_model
+from buddygpt.evaluation.judgement import change_table, changes, guessing, judge_model
 from buddygpt.evaluation.kl import kl_to_reference
 from buddygpt.events import Caution, Emit, Note, Table
 from buddygpt.model.cost import as_section
@@ -30,6 +31,7 @@ from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.runs import Run, dump_yaml
 from buddygpt.recipe.schema import Recipe
 from buddygpt.report.page import Report, load_rows, write_report
+from buddygpt.report.tuning import Tuning, tuning_cautions
 from buddygpt.training import chapter, checkpoints
 from buddygpt.training.balance import Balance
 from buddygpt.training.base import find_base, settle_ends
@@ -195,7 +197,15 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> D
             columns = guessing(seeds) | chapters_before(run, "dpo")
             columns = columns or {"before": before}
             columns |= {"dpo": after} if after else {}
-            write_report(folder / "report.html", _report(run, facts, meter, folder, columns, finished))
+            tuning = Tuning(
+                "dpo",
+                change_table(columns),
+                before,
+                after,
+                kl=(metrics["kl/reply"], metrics["kl/token"]) if finished else None,
+                first_loss=math.log(2) if section.loss_type == ["sigmoid"] else None,
+            )
+            write_report(folder / "report.html", _report(run, facts, meter, folder, tuning, finished))
             if finished:
                 chapter.record(
                     folder,
@@ -206,6 +216,8 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> D
                     after=after,
                     recipe=recipe.digest("dpo"),
                 )
+        for _, caution in tuning_cautions(meter.rows, tuning):
+            emit(Caution(caution))
         _tell_end(folder, metrics, columns, finished, emit)
     return DPOResult(finished, step, folder / "model", metrics, before, after)
 
@@ -276,7 +288,7 @@ def _training_rows(work: Work, training: Sequence[PairRows], pace: Pace) -> list
     ]
 
 
-def _report(run: Run, facts: Any, meter: Meter, folder: Path, columns: dict[str, Any], done: bool) -> Report:
+def _report(run: Run, facts: Any, meter: Meter, folder: Path, tuning: Tuning, done: bool) -> Report:
     again = ("buddy", "dpo", str(run.path / "recipe.yaml"), "--run", str(run.path), "--resume")
     return Report(
         title=run.name,
@@ -286,6 +298,7 @@ def _report(run: Run, facts: Any, meter: Meter, folder: Path, columns: dict[str,
         baselines={},
         command=shlex.join(("buddy", "chat", str(folder / "model")) if done else again),
         finished=done,
+        tuning=tuning,
     )
 
 

@@ -16,7 +16,7 @@ from buddygpt.data.prepared import Prepared
 from buddygpt.data.talks import TalkWindows, sample_weights
 from buddygpt.data.tokenizer import DocumentEncoder, chat_ends
 from buddygpt.data.windows import Mixture
-from buddygpt.evaluation.judgement import changes, guessing, judge_model
+from buddygpt.evaluation.judgement import change_table, changes, guessing, judge_model
 from buddygpt.events import Caution, Emit, Note, Table
 from buddygpt.model import BuddyGPTForCausalLM
 from buddygpt.model.context import extend
@@ -27,6 +27,7 @@ from buddygpt.recipe.runs import Run, dump_yaml
 from buddygpt.recipe.schema import Recipe
 from buddygpt.recipe.sft import SFTSection
 from buddygpt.report.page import Report, load_rows, write_report
+from buddygpt.report.tuning import Tuning, tuning_cautions
 from buddygpt.training import chapter, checkpoints
 from buddygpt.training.balance import Balance
 from buddygpt.training.base import find_base, settle_ends
@@ -167,8 +168,8 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> S
                 chapter.save(tuned, tokenizer, folder / "model")
             columns = chapters_before(run, "sft") | guessing(seeds) | {"pretrain": before}
             columns |= {"sft": after} if after else {}
-            report = _report(run, facts, meter, folder, columns, finished)
-            write_report(folder / "report.html", report)
+            tuning = Tuning("sft", change_table(columns), before, after)
+            write_report(folder / "report.html", _report(run, facts, meter, folder, tuning, finished))
             if finished:
                 chapter.record(
                     folder,
@@ -179,6 +180,8 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> S
                     after=after,
                     recipe=recipe.digest("sft"),
                 )
+        for _, caution in tuning_cautions(meter.rows, tuning):
+            emit(Caution(caution))
         if finished:
             emit(Table("what fine-tuning changed", ("", *columns), tuple(changes(columns))))
             emit(Note(f"model:  {folder / 'model'}"))
@@ -267,7 +270,7 @@ def _training_rows(
     ]
 
 
-def _report(run: Run, facts: Any, meter: Meter, folder: Path, columns: dict[str, Any], done: bool) -> Report:
+def _report(run: Run, facts: Any, meter: Meter, folder: Path, tuning: Tuning, done: bool) -> Report:
     again = ("buddy", "sft", str(run.path / "recipe.yaml"), "--run", str(run.path), "--resume")
     return Report(
         title=run.name,
@@ -277,4 +280,5 @@ def _report(run: Run, facts: Any, meter: Meter, folder: Path, columns: dict[str,
         baselines={},
         command=shlex.join(("buddy", "chat", str(folder / "model")) if done else again),
         finished=done,
+        tuning=tuning,
     )

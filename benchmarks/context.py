@@ -8,10 +8,11 @@ are 1,024 long. What is measured stands in `buddygpt.evaluation`. About a quarte
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,6 @@ from buddygpt.training.schedules import rate_factor
 
 OLD, NEW = 256, 1024
 KINDS = ("none", "linear", "ntk", "yarn")
-MICRO_BATCH = 8192  # tokens that pass forward and backward at once
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -40,13 +40,13 @@ class Phase:
     """One stretch of training.
 
     Args:
-        length: tokens of a window.
+        lengths: tokens of a window; steps take them in turn.
         steps: optimizer steps.
         batch: tokens of a step.
         rate: peak rate of Muon; AdamW's is 0.4 of it.
     """
 
-    length: int
+    lengths: tuple[int, ...]
     steps: int
     batch: int
     rate: float
@@ -61,18 +61,16 @@ class Work:
         vocabulary: entries of the tokenizer.
         lists: first, on nothing but passwords, from which looking back is learnt.
         pretrain: on prose with passwords.
-        tune: the same at the new length.
+        tune: the same at the new length, with some at the old one, as talks are of many lengths.
         passages: windows for bits per character.
         lengths, depths, needles: of the needles; the last of each length and depth.
     """
 
     characters: int = 2_000_000
     vocabulary: int = 1024
-    hidden_size: int = 128
-    layers: int = 4
-    lists: Phase = Phase(64, 300, 2048, 0.02)
-    pretrain: Phase = Phase(OLD, 800, 4096, 0.02)
-    tune: Phase = Phase(NEW, 80, 8192, 0.005)
+    lists: Phase = Phase((64,), 300, 2048, 0.02)
+    pretrain: Phase = Phase((OLD,), 700, 4096, 0.02)
+    tune: Phase = Phase((NEW, OLD), 300, 4096, 0.01)
     passages: int = 64
     lengths: tuple[int, ...] = (128, 256, 512, 768, 1024)
     depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -93,50 +91,45 @@ def run(work: Work = Work()) -> str:
     """The table; the figures are kept beside it."""
     text = Passwords(work.characters, work.vocabulary)
     exam = Exam.of(text, work)
-    base = build(text, work)
-    train(base, text.lists(work.lists.length, seed=1), work.lists)
-    train(base, text.windows(OLD, seed=2), work.pretrain)
+    base = build(text)
+    train(base, work.lists, partial(text.lists, seed=1))
+    train(base, work.pretrain, partial(text.windows, seed=2))
     found = []
     for kind in KINDS:
         model = deepcopy(base)
         if kind != "none":
             extend(model, NEW, kind)
         found.append(exam.take(model, kind, tuned=False))
-        train(model, text.windows(NEW, seed=3), work.tune)
+        train(model, work.tune, partial(text.windows, seed=3))
         found.append(exam.take(model, kind, tuned=True))
     return "\n\n".join([_setting(work, base), _table(found), *_draw(found)])
 
 
-def build(text: Passwords, work: Work) -> BuddyGPTForCausalLM:
+def build(text: Passwords) -> BuddyGPTForCausalLM:
     """The untrained model."""
     torch.manual_seed(0)
     return BuddyGPTForCausalLM(
         BuddyGPTConfig(
-            vocab_size=len(text.tokenizer),
-            hidden_size=work.hidden_size,
-            num_hidden_layers=work.layers,
-            max_position_embeddings=OLD,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            intermediate_size=work.hidden_size * 5 // 2,
+            vocab_size=len(text.tokenizer), hidden_size=128, num_hidden_layers=4, max_position_embeddings=OLD,
+            num_attention_heads=4, num_key_value_heads=4, intermediate_size=320,
             eos_token_id=text.tokenizer.eos_token_id,
         )
-    )
+    )  # fmt: skip
 
 
-def train(model: Any, windows: Iterator[Sequence[int]], phase: Phase) -> None:
-    """Muon and AdamW over windows of length + 1 ids, warm-up, stable, decay."""
+def train(model: Any, phase: Phase, windows: Callable[[int], Iterator[Sequence[int]]]) -> None:
+    """Muon and AdamW over windows of length + 1 ids; warm-up, stable, decay."""
     section = Muon(kind="muon", learning_rate=phase.rate, adamw_learning_rate=0.4 * phase.rate)
     schedule = WSD(kind="wsd", warmup=0.05, decay=0.3)
     optimizer = build_optimizer(model, section)
     plan = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(schedule, step, phase.steps))
+    streams = {length: windows(length) for length in phase.lengths}
     model.train()
-    for _ in range(phase.steps):
-        ids = torch.tensor(list(islice(windows, phase.batch // phase.length)))
-        for part in ids.split(MICRO_BATCH // phase.length):
-            with torch.autocast("cpu", torch.bfloat16):
-                out = model(input_ids=part[:, :-1], shift_labels=part[:, 1:], num_items_in_batch=phase.batch)
-            out.loss.backward()
+    for _, length in zip(range(phase.steps), cycle(phase.lengths), strict=False):
+        ids = torch.tensor(list(islice(streams[length], phase.batch // length)))
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(input_ids=ids[:, :-1], shift_labels=ids[:, 1:]).loss
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -167,11 +160,14 @@ class Exam:
 
 
 def _setting(work: Work, model: BuddyGPTForCausalLM) -> str:
-    lists, pretrain, tune = (f"{p.steps} x {p.batch:,} tokens" for p in (work.lists, work.pretrain, work.tune))
+    lists, pretrain, tune = (
+        f"{p.steps} x {p.batch:,} tokens in windows of {' and '.join(map(str, p.lengths))}"
+        for p in (work.lists, work.pretrain, work.tune)
+    )
     return (
         f"{model.num_parameters() / 1e6:.2f} M parameters, rotary width {model.config.rotary_dim}, bf16 autocast, "
-        f"seed 0. Trained on {lists} of passwords in windows of {work.lists.length}, then {pretrain} of prose with "
-        f"passwords in windows of {OLD}. Tuned: {tune} of the same text, plain windows of {NEW:,}, no talks. "
+        f"seed 0. Trained: {lists}, of passwords alone; then {pretrain}, of prose with passwords. "
+        f"Tuned: {tune}, of the same prose with passwords, no talks. "
         f"Bits per character of {work.passages} held-out windows of {NEW:,} tokens of prose, by position; needles, "
         f"{work.needles} of each of {len(work.lengths)} lengths and {len(work.depths)} depths, are found where the "
         "greedy answer is exactly the number."

@@ -80,7 +80,7 @@ def measure(work: str, side: str) -> dict[str, Any]:
         return _packed(side)
     name = "0.1b" if work == "gqa" else "0.7b-moe"
     layers = () if work == "gqa" else ("model.num_hidden_layers=4",)
-    model = _model(name, layers, side, head=work != "moe-layers").train()
+    model = build_model(name, layers, side, head=work != "moe-layers").train()
     ids = _ids(2, 1024)
     head = {"labels": ids} if work != "moe-layers" else {}
 
@@ -105,7 +105,7 @@ def _ids(*shape: int) -> Any:
 def _packed(side: str) -> dict[str, Any]:
     import torch
 
-    model = _model("0.1b", ("model.max_position_embeddings=4096",), "buddygpt", head=False).train()
+    model = build_model("0.1b", ("model.max_position_embeddings=4096",), "buddygpt", head=False).train()
     ids = _ids(1, 8 * 512)
     documents = {} if side == "transformers" else {"document_ids": torch.arange(8 * 512)[None] // 512}
 
@@ -131,7 +131,7 @@ def _loss(side: str) -> dict[str, Any]:
         part.copy_(0.02 * torch.randn(part.shape))
     weight.requires_grad_()
     targets = torch.randint(151_669, (2048,))
-    before = _held("VmRSS")
+    before = held("VmRSS")
 
     def step() -> float:
         if side == "buddygpt":
@@ -152,9 +152,9 @@ def _decode(side: str, attention: bool) -> dict[str, Any]:
     from buddygpt.model.cache import KVCache
     from buddygpt.model.modeling import CACHE
 
-    model = _model("0.7b-moe", ("model.max_position_embeddings=8192",), side, head=True).to(torch.bfloat16).eval()
+    model = build_model("0.7b-moe", ("model.max_position_embeddings=8192",), side, head=True).to(torch.bfloat16).eval()
     context, steps, spent = 4096, 8, [0.0]
-    _forget_peak()
+    forget_peak()
     if attention:
         for layer in model.model.layers:
             layer.self_attn.forward = _clocked(layer.self_attn.forward, spent)
@@ -164,8 +164,8 @@ def _decode(side: str, attention: bool) -> dict[str, Any]:
             out = model(input_ids=part, use_cache=True, logits_to_keep=1, **{CACHE: cache})
             cache = out[CACHE]
         if side == "buddygpt":
-            held = sum(t.numel() for pair in cache.buffers for t in pair) / cache.capacity / len(model.model.layers)
-            assert held == 40, f"{held} numbers a token and layer"
+            numbers = sum(t.numel() for pair in cache.buffers for t in pair) / cache.capacity / len(model.model.layers)
+            assert numbers == 40, f"{numbers} numbers a token and layer"
         token, best = torch.zeros(1, 1, dtype=torch.long), float("inf")
         for _ in range(steps):
             spent[0], begun = 0.0, time.perf_counter()
@@ -174,7 +174,7 @@ def _decode(side: str, attention: bool) -> dict[str, Any]:
     return {
         "per_second": 1 / best,
         "unit": "tokens/s",
-        "gb": _held("VmHWM"),
+        "gb": held("VmHWM"),
         "check": float(out.logits[0, -1].float().max()),
     }
 
@@ -191,7 +191,7 @@ def _clocked(function: Callable[..., Any], spent: list[float]) -> Callable[..., 
     return clocked
 
 
-def _model(name: str, changes: tuple[str, ...], side: str, head: bool) -> Any:
+def build_model(name: str, changes: tuple[str, ...], side: str, head: bool) -> Any:
     """The recipe's model, or transformers' own with the same weights."""
     import torch
     from transformers import DeepseekV3ForCausalLM, Qwen2ForCausalLM
@@ -235,27 +235,27 @@ def _stacked(state: dict[str, Any], native: Any) -> dict[str, Any]:
     return state
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
     """Let the peak of the process's memory begin at what it holds now: what building took does not count."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def _held(name: str) -> float:
-    """`VmHWM`, the peak since `_forget_peak`, or `VmRSS`, what is held now, in GB of 2^30 bytes."""
+def held(name: str) -> float:
+    """`VmHWM`, the peak since `forget_peak`, or `VmRSS`, what is held now, in GB of 2^30 bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 2**20
 
 
 def _timed(step: Callable[[], float], count: int, unit: str, before: float = 0.0) -> dict[str, Any]:
     """The best of three after one that warms up, and the peak of the process beyond `before`."""
-    _forget_peak()
+    forget_peak()
     check, best = step(), float("inf")
     for _ in range(3):
         begun = time.perf_counter()
         check = step()
         best = min(best, time.perf_counter() - begun)
-    return {"per_second": count / best, "unit": unit, "gb": _held("VmHWM") - before, "check": check}
+    return {"per_second": count / best, "unit": unit, "gb": held("VmHWM") - before, "check": check}
 
 
 if __name__ == "__main__":

@@ -33,13 +33,14 @@ def prepare(
     recipe: options.RecipeArgument,
     set_: options.SetOption = None,
     run: options.RunOption = None,
+    stage: options.StageOption = "pretrain",
 ) -> None:
-    """Tokenise and pack a recipe's text, and report what became of it."""
+    """Tokenise and pack a recipe's text, or the rows of a tuning stage, and report what became of it."""
     checked, where, cache = options.open_run(recipe, set_, run)
     with Renderer() as renderer:
-        from buddygpt.stages import data as stage
+        from buddygpt.stages import data
 
-        stage.run(checked, where, cache=cache, emit=renderer.emit)
+        data.run(checked, where, cache=cache, stage=stage, emit=renderer.emit)
 
 
 @app.command()
@@ -61,23 +62,33 @@ def fetch(
 
 
 @app.command()
-def report(recipe: options.RecipeArgument, set_: options.SetOption = None, run: options.RunOption = None) -> None:
+def report(
+    recipe: options.RecipeArgument,
+    set_: options.SetOption = None,
+    run: options.RunOption = None,
+    stage: options.StageOption = "pretrain",
+) -> None:
     """Write what became of a recipe's text as one HTML page, with samples of what was removed."""
     checked, where, cache = options.open_run(recipe, set_, run)
     with Renderer() as renderer:
-        from buddygpt.stages import data as stage
+        from buddygpt.stages import data
 
-        stage.write_page(checked, where, cache=cache, emit=renderer.emit)
+        data.write_page(checked, where, cache=cache, stage=stage, emit=renderer.emit)
 
 
 @app.command()
-def verify(recipe: options.RecipeArgument, set_: options.SetOption = None, run: options.RunOption = None) -> None:
+def verify(
+    recipe: options.RecipeArgument,
+    set_: options.SetOption = None,
+    run: options.RunOption = None,
+    stage: options.StageOption = "pretrain",
+) -> None:
     """Check the prepared shards' checksums, and tell which source has changed since."""
     checked, where, cache = options.open_run(recipe, set_, run)
     with Renderer() as renderer:
-        from buddygpt.stages import data as stage
+        from buddygpt.stages import data
 
-        faults = stage.verify(checked, where, cache=cache, emit=renderer.emit)
+        faults = data.verify(checked, where, cache=cache, stage=stage, emit=renderer.emit)
     if faults:
         raise BuddyError(faults)
 

@@ -11,7 +11,7 @@ from buddygpt.recipe.data import Mapping, Meaning
 from buddygpt.recipe.errors import BuddyError, did_you_mean
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.runs import Run
-from buddygpt.recipe.schema import Recipe
+from buddygpt.recipe.schema import Chapter, Recipe
 from buddygpt.recipe.shipped import find_recipe
 
 RUNS = Path("runs")
@@ -20,6 +20,9 @@ RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe 
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a field, e.g. pretrain.tokens=1M. Repeatable."),
+]
+StageOption = Annotated[
+    Chapter, typer.Option("--stage", help="Whose data: the text of pretraining, or the rows of sft or dpo.")
 ]
 RunOption = Annotated[
     Path | None, typer.Option("--run", metavar="FOLDER", help="The run directory; runs/NAME where left out.")

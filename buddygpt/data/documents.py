@@ -51,7 +51,8 @@ class Document:
         text: cleaned; what is compared with others and, but for a talk, tokenised.
         talk: the messages as `dump_talk` writes them, where the source is rendered through the chat template.
         size: of the text, in bytes of UTF-8.
-        hash: xxh3_128 of the text in UTF-8: two words, the higher first.
+        hash: xxh3_128 of the text in UTF-8, of a talk or pair to tune on that of its messages: two words, the higher
+            first.
         split: what decides whether the document is held out: the hash's higher word; of a talk or pair to tune on a
             hash of its first question, so that one question never stands on both sides.
     """
@@ -106,7 +107,7 @@ def _read(
             value = _WANTED[source.render](value)
     except Dropped as drop:
         return _drop(intake, drop.reason, file, number)
-    talk, changed, begun = None, list(value.edits), None
+    talk, changed = None, list(value.edits)
     if source.render == "pair" or (source.render != "text" and isinstance(value, Talk)):
         messages = _normalise(_messages(value), changed)
         if any(message.empty for message in messages):
@@ -114,7 +115,6 @@ def _read(
         if source.render == "pair" and messages[-1] == messages[-2]:  # were they not, before they were normalised
             return _drop(intake, EQUAL, file, number)
         talk, value = dump_talk(messages), Talk(messages)
-        begun = next(i for i, message in enumerate(messages) if message.role == "user")
     raw = render_text(value)
     text, edits = normalise(raw)
     if not text:
@@ -136,10 +136,12 @@ def _read(
             text, data, edits = cleaned.text, cleaned.text.encode(), (*edits, *cleaned.edits)
     for edit in dict.fromkeys((*changed, *edits)):
         intake.edit(edit)
-    digest = xxhash.xxh3_128_intdigest(data)
-    split = digest >> 64
-    if begun is not None and source.render in _WANTED:
-        split = xxhash.xxh3_64_intdigest(messages[begun].content.encode())
+    if talk is not None and source.render in _WANTED:  # the same words may be said by others
+        digest = xxhash.xxh3_128_intdigest(talk.encode())
+        split = xxhash.xxh3_64_intdigest(next(m.content for m in messages if m.role == "user").encode())
+    else:
+        digest = xxhash.xxh3_128_intdigest(data)
+        split = digest >> 64
     return Document(number, text, talk, len(data), (digest >> 64, digest & (2**64 - 1)), split)
 
 

@@ -6,15 +6,16 @@ one nearly like it, stands on both sides. Of talks and pairs to tune on the firs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from buddygpt.data.duplicates import Duplicates
-from buddygpt.data.sources import Source
+from buddygpt.data.intake import Intake
+from buddygpt.data.sources import RENDER, Source
 from buddygpt.data.staging import Batch, Staged, whole_file
 from buddygpt.recipe.errors import BuddyError
 
@@ -38,13 +39,26 @@ def write_fates(
         BuddyError: a source of which nothing stays or that cannot be split, or nothing is left to train on.
     """
     starts = staged.starts(len(batches))
+
+    def judge(number: int) -> tuple[NDArray[np.uint8], NDArray[np.intp], NDArray[np.uint64]]:
+        """Fates of a batch before any document is held out; the places of those that stay, and what splits them."""
+        fate = _removed(duplicates, starts[number], starts[number + 1])
+        kept = np.flatnonzero(fate == TRAIN)
+        return fate, kept, staged.index(number)["split"][kept]
+
+    owned = {s.name: [n for n, batch in enumerate(batches) if batch.source.name == s.name] for s in sources}
+    limits, asked = {}, [np.empty(0, np.uint64)]
+    for source in sources:
+        own = owned[source.name]
+        limits[source.name] = limit = _limit(source, own, (judge(number)[2] for number in own), staged)
+        if source.render in RENDER.values():  # a question that one source holds out is trained on in none
+            asked += [words[words < limit] for _, _, words in map(judge, own)]
+    held = np.unique(np.concatenate(asked))
     trained = False
     for source in sources:
-        own = [number for number, batch in enumerate(batches) if batch.source.name == source.name]
-        fates = {number: _removed(duplicates, starts[number], starts[number + 1]) for number in own}
-        out = _hold_out(source, fates, staged)
-        for number, fate in fates.items():
-            fate[out[number]] = VALIDATION
+        for number in owned[source.name]:
+            fate, kept, words = judge(number)
+            fate[kept[(words < limits[source.name]) | np.isin(words, held)]] = VALIDATION
             trained = trained or bool(np.any(fate == TRAIN))
             with whole_file(fate_file(folder, number)) as file:
                 np.save(file, fate)
@@ -65,42 +79,46 @@ def _removed(duplicates: Duplicates, start: int, stop: int) -> NDArray[np.uint8]
     return fate
 
 
-def _hold_out(source: Source, fates: dict[int, NDArray[np.uint8]], staged: Staged) -> dict[int, NDArray[np.intp]]:
-    """Places of the documents that are held out: by hash, but where the share is neither 0 nor 1 some on each side."""
-    out: dict[int, NDArray[np.intp]] = {}
-    kept_in_all, out_in_all = 0, 0
-    least: tuple[Any, ...] = ()
-    most: tuple[Any, ...] = ()
-    for number, fate in fates.items():
-        kept = np.flatnonzero(fate == TRAIN)
-        words = staged.index(number)["split"][kept]
-        out[number] = kept[fractions(words) < source.share]
-        kept_in_all += len(kept)
-        out_in_all += len(out[number])
-        if len(kept):
-            low_at, high_at = int(np.argmin(words)), int(np.argmax(words))
-            least = min(filter(None, (least, (words[low_at], number, kept[low_at]))))
-            most = max(filter(None, (most, (words[high_at], number, kept[high_at]))), key=lambda best: best[0])
-    if not kept_in_all:
-        raise _nothing_left(source, sum(map(len, fates.values())))
+def _limit(source: Source, own: Sequence[int], kept: Iterable[NDArray[np.uint64]], staged: Staged) -> int:
+    """What is held out of a source: documents whose words are below it.
+
+    It is the source's share of all words; but where that is neither 0 nor 1 some documents are on each side.
+
+    Args:
+        source: its share.
+        own: its batches.
+        kept: the words of the documents that stay, batch by batch.
+        staged: what became of the rows, where none stays.
+    """
+    limit, least, most = math.ceil(source.share * 2**53) << 11, 2**64, -1
+    for words in kept:
+        if len(words):
+            least, most = min(least, int(words.min())), max(most, int(words.max()))
+    if most < 0:
+        raise _nothing_left(source, own, staged)
     if not 0 < source.share < 1:
-        return out
-    if kept_in_all == 1:
+        return limit
+    if least == most:
+        what, more = "one document cannot", "cut it into several"
+        if source.render in RENDER.values():
+            what, more = "its rows all ask one question, which cannot", "add rows that ask another"
         raise BuddyError(
-            f"{source.name}: one document cannot be split into training and validation; "
-            "cut it into several, or set the source's `validation` to 0 or 1"
+            f"{source.name}: {what} be split into training and validation; {more}, "
+            "or set the source's `validation` to 0 or 1"
         )
-    if not out_in_all:
-        out[least[1]] = np.array([least[2]])
-    if out_in_all == kept_in_all:
-        out[most[1]] = out[most[1]][out[most[1]] != most[2]]
-    return out
+    return min(max(limit, least + 1), most)
 
 
-def _nothing_left(source: Source, documents: int) -> BuddyError:
-    if not documents:
-        return BuddyError(f"{source.name}: no text is left of it; see its `min_score`, and `data.clean`")
+def _nothing_left(source: Source, own: Sequence[int], staged: Staged) -> BuddyError:
+    if documents := sum(len(staged.index(number)) for number in own):
+        return BuddyError(
+            f"{source.name}: all of its {documents} documents are copies of documents in other sources; "
+            "remove it from the recipe's sources"
+        )
+    intake = Intake()
+    for number in own:
+        intake.add(staged.intake(number))
+    told = ", ".join(f"{drop.count} {reason} (first {drop.first})" for reason, drop in intake.dropped.items())
     return BuddyError(
-        f"{source.name}: all of its {documents} documents are copies of documents in other sources; "
-        "remove it from data.sources"
+        f"{source.name}: nothing is left of its {intake.rows} rows: {told}; see its `map` and `min_score`, and `clean`"
     )

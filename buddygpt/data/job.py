@@ -23,7 +23,7 @@ from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.data import DataSection, FilesSource
 from buddygpt.recipe.errors import BrokenOff, BuddyError
 from buddygpt.recipe.runs import free_bytes
-from buddygpt.recipe.schema import Chapter, Recipe
+from buddygpt.recipe.schema import Chapter, Recipe, where_data
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -121,7 +121,7 @@ def plan_job(
         if section is not None:
             covers[name] = section.model_dump(mode="json")
     if data.decontaminate is not None:
-        files = _guarded_files(data.decontaminate.paths, cache, emit, remember)
+        files = _guarded_files(data.decontaminate.paths, cache, emit, remember, where_data(stage))
         covers["decontaminate"] = {"ngram": data.decontaminate.ngram, "files": list(files.values())}
         guarded = list(files)
     if any(source.render != "text" for source in sources):
@@ -129,12 +129,12 @@ def plan_job(
     return Job(recipe, data, sources, base, entries, covers, cache, guarded)
 
 
-def _guarded_files(paths: list[str], cache: Path, emit: Emit, remember: bool) -> dict[Path, str]:
+def _guarded_files(paths: list[str], cache: Path, emit: Emit, remember: bool, where: str) -> dict[Path, str]:
     """Files of evaluation sets, each with its content's hash."""
     try:
         files = [path.absolute() for path in find_files(FilesSource(kind="files", paths=paths))]
     except BuddyError as error:
-        raise BuddyError(f"data.decontaminate: {line}" for line in error.lines) from None
+        raise BuddyError(f"{where}.decontaminate: {line}" for line in error.lines) from None
     index = FileIndex(cache / "files.json")
     index.learn(files, emit, remember=remember)
     return {path: index.describe(path)[1] for path in files}

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from buddygpt.data.lengths import share_room
+from buddygpt.data.lengths import Openings, share_room, shorten_prompt
 
 
 def fit_pair(
-    prompt: Sequence[int], chosen: Sequence[int], rejected: Sequence[int], length: int, opening: int
+    prompt: Sequence[int], chosen: Sequence[int], rejected: Sequence[int], length: int, openings: Openings
 ) -> tuple[list[int], list[int], list[int], tuple[str, ...]]:
     """A pair within `length` tokens a side, both sides behind the same prompt.
 
-    First the prompt gives way, from the left behind its opening, down to half of `length`; then each answer is cut from
-    its end, and what is left has no end mark: the model is not to learn to stop in the middle of a sentence.
+    First the prompt gives way, as `shorten_prompt` says, down to half of `length`; then each answer is cut from its
+    end, and what is left has no end mark: the model is not to learn to stop in the middle of a sentence.
 
     Args:
-        prompt: ids up to and with the mark that begins an answer.
+        prompt: ids up to and with the opening of an answer.
         chosen, rejected: ids of the answers with their end marks, none empty.
         length: most tokens of prompt and answer together, at least 2.
-        opening: first ids of the prompt that stay as long as there is room, the mark that begins its first turn.
+        openings: how turns begin.
 
     Returns:
         Prompt, chosen, rejected, and what was cut of `prompt`, `chosen` and `rejected`. Answers that differ only in
         what was cut are equal now.
     """
-    kept, _ = share_room(len(prompt), max(len(chosen), len(rejected)), length, opening)
-    head = min(opening, kept)
-    short = [*prompt[:head], *prompt[len(prompt) - (kept - head) :]]
-    answers = [list(answer[: length - kept]) for answer in (chosen, rejected)]
+    room = share_room(len(prompt), max(len(chosen), len(rejected)), length, openings.frame)
+    short = [token for start, stop in shorten_prompt(prompt, room, openings) for token in prompt[start:stop]]
+    answers = [list(answer[: length - len(short)]) for answer in (chosen, rejected)]
     sides = {"prompt": (prompt, short), "chosen": (chosen, answers[0]), "rejected": (rejected, answers[1])}
     return short, *answers, tuple(name for name, (was, now) in sides.items() if len(now) < len(was))  # type: ignore[return-value]

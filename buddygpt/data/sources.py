@@ -29,7 +29,7 @@ from buddygpt.recipe.data import (
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.hub import HubSection
 from buddygpt.recipe.runs import write_atomically
-from buddygpt.recipe.schema import Chapter
+from buddygpt.recipe.schema import Chapter, where_data
 
 RENDER: dict[str, str] = {"sft": "talk", "dpo": "pair"}
 """What rows become in tuning: labelled talks or pairs, where pretraining has plain text."""
@@ -121,10 +121,11 @@ def find_sources(
     Raises:
         BuddyError: a path that matches nothing, a file of an unknown kind, a hub that cannot be reached.
     """
-    _check_names(data)
+    where = where_data(stage)
+    _check_names(data, where)
     known = {i: find(s.dataset) for i, s in enumerate(data.sources) if isinstance(s, CatalogSource)}
     sections = [as_hub(known[i], s) if isinstance(s, CatalogSource) else s for i, s in enumerate(data.sources)]
-    hub = _ask_hub(sections, hubs, cache, emit, remember)
+    hub = _ask_hub(sections, hubs, cache, emit, remember, where)
     local = {i: match_files(s) for i, s in enumerate(sections) if isinstance(s, FilesSource)}
     index = FileIndex(cache / "files.json")
     index.learn([path for files, _ in local.values() for path, _ in files], emit, remember=remember)
@@ -174,10 +175,10 @@ def check_unchanged(sources: Sequence[Source]) -> None:
         raise BuddyError(faults)
 
 
-def _check_names(data: DataSection) -> None:
+def _check_names(data: DataSection, where: str) -> None:
     for i, source in enumerate(data.sources):
         if not source_name(source).strip("."):
-            raise BuddyError(f"data.sources.{i}: '{source_name(source)}' cannot name a folder; give another `name`")
+            raise BuddyError(f"{where}.sources.{i}: '{source_name(source)}' cannot name a folder; give another `name`")
 
 
 def _local_file(path: Path, named: bool, index: FileIndex) -> InputFile:
@@ -202,10 +203,10 @@ def _generator_hash() -> str:
 
 
 def _ask_hub(
-    sections: Sequence[RecipeSource], hubs: HubSection, cache: Path, emit: Emit, remember: bool
+    sections: Sequence[RecipeSource], hubs: HubSection, cache: Path, emit: Emit, remember: bool, where: str
 ) -> dict[int, HubFiles]:
     """What the hubs hold for each of their sources; what they answered last time where none can be reached now."""
-    wanted = {i: _wanted(i, s) for i, s in enumerate(sections) if isinstance(s, HubSource)}
+    wanted = {i: _wanted(f"{where}.sources.{i}", s) for i, s in enumerate(sections) if isinstance(s, HubSource)}
     if not wanted:
         return {}
     memory = cache / "hub.json"
@@ -225,14 +226,14 @@ def _ask_hub(
     return answers
 
 
-def _wanted(place: int, source: HubSource) -> Wanted:
+def _wanted(where: str, source: HubSource) -> Wanted:
     return Wanted(
-        f"data.sources.{place}: {source_name(source)}",
+        f"{where}: {source_name(source)}",
         source.id,
         source.modelscope,
         tuple(source.files),
         tuple(source.exclude),
         source.revision,
         source.size,
-        local_copy_remedy(place, source, source.files),
+        local_copy_remedy(where, source, source.files),
     )

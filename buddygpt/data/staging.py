@@ -139,7 +139,10 @@ class Staged:
 
     def index(self, batch: int) -> NDArray[Any]:
         """INDEX records of the batch's documents."""
-        return load_array(self.folder / f"{batch:05d}.npy")
+        index = load_array(self.folder / f"{batch:05d}.npy")
+        if index.dtype != INDEX:
+            raise BuddyError(f"{self.folder}: staged by another version; remove {self.folder.parent} and start again")
+        return index
 
     def keys(self, batch: int) -> NDArray[Any]:
         """KEY records, ascending, mapped from disk."""

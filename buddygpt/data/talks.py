@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from buddygpt.data.formats import Pair
 from buddygpt.data.lengths import Openings, Piece, cut_talk
 from buddygpt.data.packing import pack
 from buddygpt.data.pairs import fit_pair
-from buddygpt.data.template import ANSWER, GIVEN, REJECTED
+from buddygpt.data.template import ANSWER, GIVEN, REJECTED, pair_segments
+from buddygpt.data.tokenizer import DocumentEncoder
 from buddygpt.data.windows import IGNORE_INDEX, Window
 
 SAME = "answers equal once they were cut"
@@ -95,7 +97,7 @@ class TalkWindows:
                 continue
             for piece in cut_talk(*self.documents.read(number), length, openings, self.cut):
                 self._pieces.append((number, piece))
-                sizes.append(sum(stop - start for start, stop in piece))
+                sizes.append(piece.size)
         self._windows = pack(sizes, length) if packing else [np.array([i]) for i in range(len(sizes))]
         self._sizes = np.array(sizes, dtype=np.int64)
         self.tokens = int(self._sizes.sum())
@@ -138,12 +140,12 @@ class TalkWindows:
         return [ids[1:][labels[1:] == ANSWER].tolist() for ids, labels in read]
 
     def _read(self, piece: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        number, ranges = self._pieces[piece]
+        number, part = self._pieces[piece]
         ids, labels = self.documents.read(number)
-        if ranges is None:
+        if part is None:
             return ids, labels
-        chosen = np.concatenate([np.arange(*part) for part in ranges])
-        return ids[chosen], labels[chosen]
+        chosen = np.concatenate([np.arange(*own) for own in part.ranges])
+        return ids[chosen], np.where(chosen < part.learned, GIVEN, labels[chosen])
 
 
 class PairRows:
@@ -169,6 +171,7 @@ class PairRows:
                 kept[number] = False
                 cut = (SAME,)
             self.cut.update(cut)
+            counts[number] = [len(side) for side in pair.values()]
         self._numbers = np.flatnonzero(kept)
         self.lengths = counts[kept, 1:]
         self.tokens = int(2 * counts[kept, 0].sum() + self.lengths.sum())
@@ -183,9 +186,18 @@ class PairRows:
     def _fit(self, number: int) -> tuple[dict[str, list[int]], tuple[str, ...]]:
         ids, labels = self.documents.read(number)
         prompt, chosen, rejected = (ids[labels == label].tolist() for label in (GIVEN, ANSWER, REJECTED))
-        opening = self.openings.system_turn(prompt) + len(self.openings.user)
-        *sides, cut = fit_pair(prompt, chosen, rejected, self.length, opening)
+        *sides, cut = fit_pair(prompt, chosen, rejected, self.length, self.openings)
         return dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), sides, strict=True)), cut  # type: ignore[arg-type]
+
+
+def encode_pairs(pairs: Iterable[Pair], encoder: DocumentEncoder) -> list[dict[str, list[int]]]:
+    """Pairs that are on no disk, as `PairRows` gives them; none is cut."""
+    ids, labels = encoder.encode_labelled([pair_segments(pair) for pair in pairs])
+    sides = {"prompt_ids": GIVEN, "chosen_ids": ANSWER, "rejected_ids": REJECTED}
+    return [
+        {name: [token for token, own in zip(row, kinds, strict=True) if own == label] for name, label in sides.items()}
+        for row, kinds in zip(ids, labels, strict=True)
+    ]
 
 
 def sample_weights(sources: Sequence[Any], weights: Sequence[float | None]) -> list[float]:
@@ -197,4 +209,4 @@ def sample_weights(sources: Sequence[Any], weights: Sequence[float | None]) -> l
     """
     if any(weight is None for weight in weights):
         return [float(len(source)) for source in sources]
-    return [weight * len(source) / source.tokens for source, weight in zip(sources, weights, strict=True)]  # type: ignore[operator]
+    return [weight * len(source) / max(source.tokens, 1) for source, weight in zip(sources, weights, strict=True)]  # type: ignore[operator]

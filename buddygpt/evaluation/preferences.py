@@ -22,14 +22,31 @@ class Preferences:
     """How a model judges pairs.
 
     Args:
-        pairs: how many.
-        accuracy: share of them whose chosen answer is the more probable one; equal ones do not count as right.
-        margin: mean of log p(chosen) - log p(rejected), in nats.
+        margins: log p(chosen) - log p(rejected) of each pair, in nats.
     """
 
-    pairs: int
-    accuracy: float
-    margin: float
+    margins: tuple[float, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the pairs whose chosen answer is the more probable one; equal ones do not count as right."""
+        return sum(margin > 0 for margin in self.margins) / max(len(self.margins), 1)
+
+    @property
+    def margin(self) -> float:
+        """Mean margin in nats."""
+        return sum(self.margins) / max(len(self.margins), 1)
+
+    def reward_accuracy(self, reference: Preferences) -> float:
+        """Share of the pairs whose chosen answer has the higher reward of DPO (arXiv 2305.18290, section 4).
+
+        That is, whose margin is larger than the reference's. Equal ones count half: the reference itself has 0.5.
+
+        Args:
+            reference: how the model that training began with judges the same pairs.
+        """
+        both = list(zip(self.margins, reference.margins, strict=True))
+        return sum((own > its) + (own == its) / 2 for own, its in both) / max(len(both), 1)
 
 
 def judge(model: Any, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair]) -> Preferences:
@@ -43,12 +60,7 @@ def judge(model: Any, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair])
     encoder = DocumentEncoder(tokenizer)
     sides = [encoder.encode_segments([answer_segments(m) for m in side]) for side in _sides(pairs)]
     chosen, rejected = (log_probabilities(model, prompts, answers) for answers in sides)
-    n = max(len(pairs), 1)
-    return Preferences(
-        len(pairs),
-        sum(better > worse for better, worse in zip(chosen, rejected, strict=True)) / n,
-        (sum(chosen) - sum(rejected)) / n,
-    )
+    return Preferences(tuple(better - worse for better, worse in zip(chosen, rejected, strict=True)))
 
 
 @torch.no_grad()

@@ -192,17 +192,17 @@ def check_file(path: Path, file: HubFile) -> str | None:
     return None if found == file.digest else f"{kind} {found[:12]} instead of {file.digest[:12]}"
 
 
-def local_copy_remedy(place: int, source: Rows, files: Sequence[str]) -> str:
+def local_copy_remedy(where: str, source: Rows, files: Sequence[str]) -> str:
     """The override that puts local files in a source's place; all else that the recipe says of it stays.
 
     Args:
-        place: the source's, in `data.sources`.
+        where: the source's path in the recipe, `data.sources.1`.
         source: the recipe's.
         files: globs of its files; the first tells the ending.
     """
     kept = source.model_dump(include=_KEPT, exclude_defaults=True)
     fields = {"name": source_name(source)} | kept | {"paths": [f"/path/*{PurePosixPath(files[0]).suffix}"]}  # type: ignore[arg-type]
-    return f"give a local copy with --set data.sources.{place}='{_flow({'kind': 'files'} | fields)}'"
+    return f"give a local copy with --set {where}='{_flow({'kind': 'files'} | fields)}'"
 
 
 def _flow(value: Any) -> str:

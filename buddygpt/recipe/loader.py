@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from buddygpt.recipe.errors import BuddyError, did_you_mean
-from buddygpt.recipe.names import OTHER_NAMES, fields_at, homes_of
+from buddygpt.recipe.names import fields_at, homes_of, our_name
 from buddygpt.recipe.schema import Recipe
 
 Loc = tuple[str | int, ...]
@@ -303,7 +303,7 @@ def _unknown(loc: Loc) -> str:
     siblings, _ = fields_at(loc[:-1])
     if key in siblings:  # a field of another variant of the same union
         return "belongs to another `kind`"
-    if new := OTHER_NAMES.get(key):
+    if new := our_name(key, str(loc[0])):
         return f"is called {new} here"
     if near := did_you_mean(key, siblings):
         return f"unknown key{near}"

@@ -38,6 +38,27 @@ OTHER_NAMES = {
     "fp16": "pretrain.precision",
 }
 """Names that other tools use, and ours."""
+TUNING_NAMES = {
+    "num_train_epochs": "epochs",
+    "max_steps": "epochs",
+    "per_device_train_batch_size": "micro_batch_size",
+    "gradient_accumulation_steps": "batch_size (accumulation follows from it)",
+    "max_length": "sequence_length",
+    "max_seq_length": "sequence_length",
+    "cutoff_len": "sequence_length",
+    "max_prompt_length": "sequence_length (prompt and answer together)",
+    "model_name_or_path": "model",
+    "dataset": "data.sources",
+    "neat_packing": "packing",
+    "rope_scaling": "rope",
+    "lora_r": "lora.rank",
+    "lora_rank": "lora.rank",
+    "lora_alpha": "lora.alpha",
+    "lora_dropout": "lora.dropout",
+    "pref_beta": "beta",
+    "pref_loss": "loss_type",
+}
+"""The same within `sft` and `dpo`; where it has no word of its own, what `OTHER_NAMES` says of pretraining holds."""
 
 
 def sections_of(annotation: Any) -> list[type[Section]]:
@@ -73,6 +94,16 @@ def fields_at(loc: Sequence[str | int]) -> tuple[list[str], list[str]]:
         tag for cls in classes if "kind" in cls.model_fields for tag in get_args(cls.model_fields["kind"].annotation)
     ]
     return list(dict.fromkeys(names)), kinds
+
+
+def our_name(key: str, chapter: str) -> str | None:
+    """What a key of another tool is called here; in a chapter that tunes, there."""
+    if chapter not in ("sft", "dpo"):
+        return OTHER_NAMES.get(key)
+    if own := TUNING_NAMES.get(key):
+        return f"{chapter}.{own}"
+    name = OTHER_NAMES.get(key)
+    return name and name.replace("pretrain.", f"{chapter}.")
 
 
 def homes_of(key: str) -> list[str]:

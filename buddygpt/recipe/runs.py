@@ -36,15 +36,13 @@ class Run:
         """Folder of one stage."""
         return self.path / name
 
-    @property
-    def data(self) -> Path:
-        """Where the run's prepared text lies: a link."""
-        return self.path / "data"
+    def data(self, chapter: Chapter = "pretrain") -> Path:
+        """Where a chapter's prepared text or rows lie: a link."""
+        return (self.path if chapter == "pretrain" else self.chapter(chapter)) / "data"
 
-    @property
-    def data_report(self) -> Path:
-        """The page about the run's text."""
-        return self.path / "data-report.html"
+    def data_report(self, chapter: Chapter = "pretrain") -> Path:
+        """The page about a chapter's text or rows."""
+        return self.data(chapter).with_name("data-report.html")
 
     def link_data(self, target: Path, chapter: Chapter = "pretrain") -> None:
         """Point `data` at a chapter's prepared text, by a relative path so that both can move together.
@@ -52,7 +50,7 @@ class Run:
         Raises:
             BuddyError: the folder cannot be written.
         """
-        link = self.data if chapter == "pretrain" else self.chapter(chapter) / "data"
+        link = self.data(chapter)
         try:
             link.parent.mkdir(parents=True, exist_ok=True)
             link.unlink(missing_ok=True)
@@ -125,7 +123,7 @@ class Run:
         file = self.path / "recipe.yaml"
         if not file.is_file():
             if self.path.exists() and not (
-                self.path.is_dir() and all(p in (self.data, self.data_report) for p in self.path.iterdir())
+                self.path.is_dir() and all(p in (self.data(), self.data_report()) for p in self.path.iterdir())
             ):
                 raise BuddyError(f"{self.path}: exists and is not a run; choose another folder with --run")
             return

@@ -22,6 +22,11 @@ Chapter = Literal["pretrain", "sft", "dpo"]
 """A stage that leaves a model, in the order in which a model lives them."""
 
 
+def where_data(chapter: Chapter) -> str:
+    """Path of a chapter's data in a recipe."""
+    return "data" if chapter == "pretrain" else f"{chapter}.data"
+
+
 class Recipe(Section):
     """A recipe describes one model's life; each verb of `buddy` lives one chapter of it."""
 
@@ -63,13 +68,14 @@ class Recipe(Section):
                 f"{self.pretrain.sequence_length} tokens, but the model has only "
                 f"{self.model.max_position_embeddings} positions (model.max_position_embeddings)",
             )
-        needed = self.sft and self.sft.rope.factor and self.sft.sequence_length
-        if needed and not self.sft.model and self.sft.rope.factor * self.model.max_position_embeddings < needed:
-            raise FieldError(
-                "sft.rope.factor",
-                f"{self.sft.rope.factor:g} x {self.model.max_position_embeddings} positions do not reach "
-                f"{needed} (sft.sequence_length); {needed / self.model.max_position_embeddings:g} would, as would none",
-            )
+        if self.sft and not self.sft.model and (needed := self.sft.sequence_length) and (given := self.sft.rope.factor):
+            positions = self.model.max_position_embeddings
+            if given * positions < needed:
+                raise FieldError(
+                    "sft.rope.factor",
+                    f"{given:g} x {positions} positions do not reach {needed} (sft.sequence_length); "
+                    f"{needed / positions:g} would, as would none",
+                )
         return self
 
     def rows(self, stage: Chapter) -> DataSection | None:
@@ -91,7 +97,12 @@ class Recipe(Section):
 
     def as_dict(self, *sections: str) -> dict[str, Any]:
         """The resolved recipe, every default filled in, as plain data; only `sections` where given."""
-        full = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        # In tuning no source has a `render`, and one without a weight is not one of weight 1.
+        renders = {chapter: {"data": {"sources": {"__all__": {"render"}}}} for chapter in ("sft", "dpo")}
+        full = self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=renders)
+        if self.data:
+            for source, told in zip(self.data.sources, full["data"]["sources"], strict=True):
+                told["weight"] = source.relative_weight
         return {k: full[k] for k in sections if k in full} if sections else full
 
     def digest(self, *sections: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from buddygpt.data.prepare import find_prepared, prepare
 from buddygpt.data.prepare import verify as changes_since
@@ -20,24 +20,26 @@ from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.data import source_name
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.runs import Run
-from buddygpt.recipe.schema import Recipe
+from buddygpt.recipe.schema import Chapter, Recipe
 from buddygpt.report.cleaning import DataReport, Drop, Pair, Sample, SourceReport, Stage, write_data_report
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SECTIONS = ("tokenizer", "data")
 """Sections of a recipe that decide what is prepared."""
 
 
-def run(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> Prepared:
+def run(recipe: Recipe, run: Run, *, cache: Path, stage: Chapter, emit: Emit) -> Prepared:
     """Tokenise and pack; report documents and bytes in, what was dropped and why, tokens out, a decoded sample each.
 
     Raises:
         BuddyError: something the user can mend; nothing half-done counts as prepared.
     """
-    recipe.require("data", "data")
-    run.check(recipe, *SECTIONS)
-    prepared = prepare(recipe, cache, emit)
-    run.link_data(prepared.path)
-    report(recipe, prepared, emit)
+    tokenizer = _tokenizer(recipe, run, stage)
+    prepared = prepare(recipe, cache, emit, stage=stage, tokenizer=tokenizer)
+    run.link_data(prepared.path, stage)
+    report(prepared, emit)
     return prepared
 
 
@@ -47,10 +49,13 @@ def fetch(recipe: Recipe, *, cache: Path, to: Path | None, emit: Emit) -> None:
     Raises:
         BuddyError: something cannot be had, or the disk is full; what has come stays.
     """
-    recipe.require("data fetch", "data")
-    assert recipe.data is not None
+    sections = {stage: data for stage in get_args(Chapter) if (data := recipe.rows(stage)) is not None}
+    if not sections:
+        recipe.require("data fetch", "data")
     hubs = recipe.hub.model_copy(update={"bundle": ""}) if to else recipe.hub
-    sources = find_sources(recipe.data, hubs, cache, emit)
+    sources = [
+        source for stage, data in sections.items() for source in find_sources(data, hubs, cache, emit, stage=stage)
+    ]
     base = recipe.tokenizer.base
     if to:
         answers = [source.answer for source in sources if source.answer]
@@ -63,7 +68,7 @@ def fetch(recipe: Recipe, *, cache: Path, to: Path | None, emit: Emit) -> None:
     emit(Note(f"fetched: {len(files):,} files, {spell_bytes(sum(path.stat().st_size for path in files))}"))
 
 
-def report(recipe: Recipe, prepared: Prepared, emit: Emit) -> None:
+def report(prepared: Prepared, emit: Emit) -> None:
     """Tell what lies in a prepared folder."""
     sources = prepared.manifest["sources"]
     emit(
@@ -80,9 +85,8 @@ def report(recipe: Recipe, prepared: Prepared, emit: Emit) -> None:
     if edits:
         emit(Table("changed and kept", ("source", "what was done", "documents"), edits))
     packed = tuple(row for name, source in sources.items() for row in _packed_rows(name, source))
-    emit(Table("packed", ("source", "split", "documents", "tokens", "bytes a token"), packed))
-    assert recipe.data is not None
-    for name in map(source_name, recipe.data.sources):
+    emit(Table("packed", ("source", "split", "documents", "tokens", "of them learned", "bytes a token"), packed))
+    for name in sources:
         emit(Text(f"{name}: decoded from its tokens", prepared.sample(name)))
     tokenizer = prepared.manifest["tokenizer"]
     emit(
@@ -91,24 +95,24 @@ def report(recipe: Recipe, prepared: Prepared, emit: Emit) -> None:
     emit(Note(f"prepared: {prepared.path}"))
 
 
-def write_page(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> Path:
+def write_page(recipe: Recipe, run: Run, *, cache: Path, stage: Chapter, emit: Emit) -> Path:
     """Tell what became of the recipe's text, and write it down as one HTML page with samples of what was removed.
 
     Raises:
         BuddyError: nothing is prepared for this recipe, or the page cannot be written.
     """
-    recipe.require("data", "data")
-    prepared = _known(recipe, cache, find_prepared(recipe, cache))
-    report(recipe, prepared, emit)
+    tokenizer, page = _tokenizer(recipe, run, stage), run.data_report(stage)
+    prepared = _known(recipe, cache, find_prepared(recipe, cache, stage=stage, tokenizer=tokenizer))
+    report(prepared, emit)
     try:
-        write_data_report(run.data_report, _page(recipe, prepared))
+        write_data_report(page, _page(recipe, prepared, stage))
     except OSError as error:
-        raise BuddyError(f"{run.data_report}: cannot be written: {error.strerror}") from None
-    emit(Note(f"page: {run.data_report}"))
-    return run.data_report
+        raise BuddyError(f"{page}: cannot be written: {error.strerror}") from None
+    emit(Note(f"page: {page}"))
+    return page
 
 
-def verify(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> list[str]:
+def verify(recipe: Recipe, run: Run, *, cache: Path, stage: Chapter, emit: Emit) -> list[str]:
     """Compare the shards with their checksums and the sources with what was read.
 
     Returns:
@@ -117,10 +121,10 @@ def verify(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> list[str]:
     Raises:
         BuddyError: nothing is prepared for this recipe.
     """
-    recipe.require("data", "data")
-    own = read_prepared(run.data)  # which knows what has changed since
-    prepared = _known(recipe, cache, own or find_prepared(recipe, cache))
-    faults = changes_since(prepared, recipe)
+    tokenizer = _tokenizer(recipe, run, stage)
+    own = read_prepared(run.data(stage))  # which knows what has changed since
+    prepared = _known(recipe, cache, own or find_prepared(recipe, cache, stage=stage, tokenizer=tokenizer))
+    faults = changes_since(prepared, recipe, stage)
     if not faults:
         shards = sum(
             len(s["shards"]) for source in prepared.manifest["sources"].values() for s in source["splits"].values()
@@ -129,13 +133,31 @@ def verify(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> list[str]:
     return faults
 
 
+def _tokenizer(recipe: Recipe, run: Run, stage: Chapter) -> PreTrainedTokenizerBase | None:
+    """That of the model that is tuned; None in pretraining, where the recipe tells.
+
+    Raises:
+        BuddyError: the recipe has no data for the stage, the run is another recipe's, or there is no model yet.
+    """
+    if stage == "pretrain":
+        recipe.require("data", "data")
+        run.check(recipe, *SECTIONS)
+        return None
+    recipe.require(f"data --stage {stage}", stage)
+    from buddygpt.training.base import find_base  # torch, which pretraining's text needs not
+
+    section = recipe.sft if stage == "sft" else recipe.dpo
+    assert section is not None
+    return find_base(section, run, stage).tokenizer
+
+
 def _known(recipe: Recipe, cache: Path, prepared: Prepared | None) -> Prepared:
     if prepared is None:
         raise BuddyError(f"{recipe.name}: nothing is prepared below {cache}; run `buddy data` with this recipe first")
     return prepared
 
 
-def _page(recipe: Recipe, prepared: Prepared) -> DataReport:
+def _page(recipe: Recipe, prepared: Prepared, stage: Chapter) -> DataReport:
     """The prepared folder as the page shows it."""
     samples = prepared.samples()
     sources = prepared.manifest["sources"]
@@ -148,7 +170,7 @@ def _page(recipe: Recipe, prepared: Prepared) -> DataReport:
     }
     return DataReport(
         recipe.name,
-        [_source_report(recipe, name, source) for name, source in sources.items()],
+        [_source_report(recipe, name, source, stage) for name, source in sources.items()],
         [
             Sample(name, reason, taken.place, taken.text, taken.detail, taken.after)
             for name, own in samples.items()
@@ -160,7 +182,7 @@ def _page(recipe: Recipe, prepared: Prepared) -> DataReport:
     )
 
 
-def _source_report(recipe: Recipe, name: str, source: dict[str, Any]) -> SourceReport:
+def _source_report(recipe: Recipe, name: str, source: dict[str, Any], stage: Chapter) -> SourceReport:
     rows, cleaned, splits = source["documents_in"], source["cleaned"], source["splits"]
     origin = [(label, str(value)) for label, value in source["origin"].items() if isinstance(value, str)]
     tokens = splits["train"]["tokens"]
@@ -178,15 +200,14 @@ def _source_report(recipe: Recipe, name: str, source: dict[str, Any]) -> SourceR
         ],
         source["edits"],
         tokens=tokens,
-        epochs=_epochs(recipe, name, tokens),
+        epochs=_epochs(recipe, name, tokens) if stage == "pretrain" else None,
     )
 
 
 def _epochs(recipe: Recipe, name: str, tokens: int) -> float | None:
     """How often training reads a source; None where the recipe has no training, or nothing of it is trained on."""
-    if recipe.pretrain is None or not tokens:
+    if recipe.pretrain is None or recipe.data is None or not tokens:
         return None
-    assert recipe.data is not None
     trained = [s for s in recipe.data.sources if s.validation != 1]
     (weight,) = (s.relative_weight for s in trained if source_name(s) == name)
     return recipe.pretrain.tokens * weight / sum(s.relative_weight for s in trained) / tokens
@@ -209,5 +230,6 @@ def _packed_rows(name: str, source: dict[str, Any]) -> Iterator[tuple[str, ...]]
     for split, counts in source["splits"].items():
         if counts["documents"]:
             yield (
-                name, split, f"{counts['documents']:,}", f"{counts['tokens']:,}", f"{counts['bytes_per_token']:.2f}",
+                name, split, f"{counts['documents']:,}", f"{counts['tokens']:,}",
+                f"{counts['learned']:,}" if counts.get("learned") else "", f"{counts['bytes_per_token']:.2f}",
             )  # fmt: skip

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase, set_seed
 
+from buddygpt.data import demo
 from buddygpt.data.length_bias import compare_lengths
 from buddygpt.data.lengths import Openings
 from buddygpt.data.prepared import Prepared
-from buddygpt.data.talks import PairRows, sample_weights
+from buddygpt.data.talks import PairRows, encode_pairs, sample_weights
 from buddygpt.data.tokenizer import DocumentEncoder, chat_ends
 from buddygpt.data.windows import Mixture
 from buddygpt.evaluation.judgement import change_table, changes, guessing, judge_model
@@ -53,6 +54,8 @@ from buddygpt.training.tuning import (
 
 SHOWN = 3
 """Held-out prompts that the model answers at each evaluation."""
+UNSEEN = "facts held out"
+"""What pairs about facts that training never asks for are called in the figures."""
 KL_PROMPTS, KL_TOKENS = 32, 128
 """Held-out prompts on which the distance to the reference is measured, and most tokens of a reply to each."""
 
@@ -109,7 +112,8 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> D
     origin = {"prepared": prepared.path.name, "model": weights_hash(model), "versions": versions()}
     if start:
         chapter.check_origin(start, origin)
-    training, judged = _pairs(prepared, section, length, Openings.of(DocumentEncoder(tokenizer)))
+    encoder = DocumentEncoder(tokenizer)
+    training, judged = _pairs(prepared, section, length, Openings.of(encoder))
     tell_cuts([*training, *judged], emit)
     bias = compare_lengths(*np.concatenate([source.lengths for source in training]).T.tolist())
     if bias.warning:
@@ -157,7 +161,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> D
         tokenizer,
         section,
         pairs,
-        {source.name: source for source in judged},
+        {source.name: source for source in judged} | _unseen(seeds, section.eval_pairs, encoder),
         folder / "checkpoints",
         [*([balance] if balance else []), samples, brake, seal, meter],
         pace,
@@ -243,6 +247,12 @@ def _pairs(
     if not any(map(len, training)):
         raise BuddyError(f"dpo.data: no pair differs within {length} tokens; raise dpo.sequence_length")
     return [s for s in training if len(s)], [s for s in judged if len(s)]
+
+
+def _unseen(seeds: Sequence[int], most: int, encoder: DocumentEncoder) -> dict[str, list[dict[str, list[int]]]]:
+    """Pairs about those facts of the demo worlds that training never asks for."""
+    pairs = [pair for seed in seeds for pair in demo.pairs(seed, "test")][:most]
+    return {UNSEEN: encode_pairs(pairs, encoder)} if pairs else {}
 
 
 def _mixture(training: Sequence[PairRows], section: DPOSection, processes: int) -> tuple[Mixture[Any], Pace]:

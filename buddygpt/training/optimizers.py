@@ -23,18 +23,25 @@ def build_optimizer(model: nn.Module, section: AdamW | Muon) -> torch.optim.Opti
             {"params": hidden, "weight_decay": section.weight_decay},
             {"params": embeddings + vectors, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=section.learning_rate, betas=betas, eps=section.eps
-        )
+        return _adamw([g for g in groups if g["params"]], lr=section.learning_rate, betas=betas, eps=section.eps)
     muon = torch.optim.Muon(
         hidden, lr=section.learning_rate, momentum=section.momentum, weight_decay=section.weight_decay, nesterov=True
     )
     if not embeddings + vectors:  # LoRA: only matrices learn
         return muon
-    adamw = torch.optim.AdamW(
-        embeddings + vectors, lr=section.adamw_learning_rate, betas=betas, eps=section.eps, weight_decay=0.0
-    )
+    tables = [{"params": embeddings + vectors, "weight_decay": 0.0}]
+    adamw = _adamw(tables, lr=section.adamw_learning_rate, betas=betas, eps=section.eps)
     return OptimizerPair(muon, adamw)
+
+
+FUSED = ("cpu", "cuda", "mps", "xpu")
+"""Devices on which torch steps AdamW in one pass: on two CPU cores four times as fast as its loop over tensors, and
+without that loop's copies, which are as large as the largest tensor (0.9 GB for Qwen3's vocabulary at width 768)."""
+
+
+def _adamw(groups: list[dict[str, Any]], **settings: Any) -> torch.optim.AdamW:
+    devices = {p.device.type for group in groups for p in group["params"]}
+    return torch.optim.AdamW(groups, fused=True if devices.issubset(FUSED) else None, **settings)
 
 
 def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from buddygpt.data import staging
+from buddygpt.data.formats import Message, Pair
+from buddygpt.data.template import labelled_segments, pair_segments
+from buddygpt.data.tokenizer import DocumentEncoder, make_chat_tokenizer, train_tokenizer
 from buddygpt.data.windows import TokenStream
 from buddygpt.recipe.schema import Recipe
 
@@ -101,3 +107,53 @@ def texts_of():
         return found
 
     return texts
+
+
+@pytest.fixture(scope="session")
+def chat_tokenizer():
+    """A small one of a chat model, trained here."""
+    texts = ["春眠不觉晓，处处闻啼鸟。\n\n", "user assistant system name arguments true\n"] * 3
+    return make_chat_tokenizer(train_tokenizer(texts, 300))
+
+
+@pytest.fixture(scope="session")
+def chat_encoder(chat_tokenizer):
+    return DocumentEncoder(chat_tokenizer)
+
+
+@pytest.fixture(scope="session")
+def make_pair_shard(chat_encoder):
+    """Pairs as a shard has them, in memory."""
+
+    def shard(*pairs: Pair) -> MemoryShard:
+        return _shard(chat_encoder, [pair_segments(pair) for pair in pairs])
+
+    return shard
+
+
+@pytest.fixture(scope="session")
+def make_talk_shard(chat_encoder):
+    """Talks as a shard has them, in memory; each is a list of messages."""
+
+    def shard(*talks: Sequence[Message]) -> MemoryShard:
+        return _shard(chat_encoder, [labelled_segments(talk) for talk in talks])
+
+    return shard
+
+
+@dataclass
+class MemoryShard:
+    tokens: np.ndarray
+    labels: np.ndarray
+    document_ends: np.ndarray
+
+    def document(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        start = int(self.document_ends[number - 1]) if number else 0
+        own = slice(start, int(self.document_ends[number]))
+        return self.tokens[own].astype(np.int64), self.labels[own]
+
+
+def _shard(encoder, documents) -> MemoryShard:
+    ids, labels = encoder.encode_labelled(documents)
+    ends = np.cumsum([len(document) for document in ids])
+    return MemoryShard(np.array([t for d in ids for t in d], np.uint16), np.concatenate(labels), ends)

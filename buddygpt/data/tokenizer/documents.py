@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from functools import cached_property
@@ -82,22 +83,27 @@ class DocumentEncoder:
         Raises:
             BuddyError: the tokenizer has no such control token.
         """
-        parts = iter(self.encode_segments([[segment] for document in documents for segment, _ in document]))
+        texts = list(dict.fromkeys(part for document in documents for part, _ in document if isinstance(part, str)))
+        known = dict(zip(texts, self.encode(texts), strict=True))  # each once: openings, line breaks, system turns
         ids, labels = [], []
         for document in documents:
-            own = [next(parts) for _ in document]
-            ids.append([token for part in own for token in part])
-            labels.append(np.repeat(np.array([label for _, label in document], np.uint8), [len(part) for part in own]))
+            own = [known[part] if isinstance(part, str) else (self._id(part),) for part, _ in document]
+            ids.append(list(itertools.chain.from_iterable(own)))
+            marks = b"".join([bytes((label,)) * len(part) for (_, label), part in zip(document, own, strict=True)])
+            labels.append(np.frombuffer(marks, np.uint8))
         return ids, labels
 
+    def token_id(self, control: Control) -> int | None:
+        """The id of a control token; None where the tokenizer has none such."""
+        return self._added.get(control.token)
+
     def _id(self, control: Control) -> int:
-        try:
-            return self._added[control.token]
-        except KeyError:
+        if (token := self.token_id(control)) is None:
             raise BuddyError(
-                f"tokenizer: it has no token {control.token}, which `render: chat` needs; "
-                "use 'qwen3', a trained tokenizer, or `render: text`"
-            ) from None
+                f"tokenizer: it has no token {control.token}, which the chat template needs for such talks; "
+                "use 'qwen3', one trained here, or a model whose tokenizer has it, such as Qwen's"
+            )
+        return token
 
 
 def encode_documents(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

@@ -137,7 +137,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> S
     reach = None
     if length > room:
         emit(Note("measuring how far the model reaches, before and after its context is extended"))
-        text, texts = held_out_texts(run.data, judged, tokenizer, length)
+        text, texts = held_out_texts(run.data(), judged, tokenizer, length)
         exam = make_exam(tokenizer, model, room, length, text, texts)
         reach = ReachRecord(folder / "context.json", exam, section.rope.kind, start is not None)
         with as_before(model, *context):

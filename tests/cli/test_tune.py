@@ -76,9 +76,9 @@ def tune(buddy, folder):
 
 def test_try(tune, folder):
     o = tune("sft", "sft.sequence_length=256")
-    print(o.code, o.out, o.err)
+    open("/tmp/e2e/log", "a").write(f"{o.code} {o.out} {o.err}\n")
     import subprocess
     print(subprocess.run(["find", str(folder/"runs"), "-maxdepth", "3"], capture_output=True, text=True).stdout)
     o = tune("dpo")
-    print(o.code, o.out, o.err)
+    open("/tmp/e2e/log", "a").write(f"{o.code} {o.out} {o.err}\n")
     import shutil; shutil.copytree(folder/"runs", "/tmp/e2e/runs", dirs_exist_ok=True)

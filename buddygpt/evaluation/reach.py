@@ -31,7 +31,9 @@ from buddygpt.report.context import FoundCell
 from buddygpt.report.reach import Context, Reached
 
 OPERATIONS, ELSEWHERE = 6e12, 1e15
-"""Floating-point operations for each of both measures, on a CPU and elsewhere: some half a minute."""
+"""Floating-point operations for each of both measures, on a CPU and elsewhere: half a minute on two cores."""
+PER_TOKEN = 2e7
+"""Operations in whose time a CPU does all else that a token takes; most of what a small model costs."""
 FEWEST, MOST = 2, 32
 """Windows of the new length that are read."""
 MOST_NEEDLES = 10
@@ -109,7 +111,7 @@ def make_exam(
     length = ranges * width
     if sum(len(own) // length for own in ids) < FEWEST:
         ids = encode_documents(tokenizer, ["\n".join(texts)])
-    most = int(np.clip(operations / (new * count_flops(config, new).forward), FEWEST, MOST))
+    most = int(np.clip(operations / reading(config, new), FEWEST, MOST))
     passages: list[Passage] = []
     try:
         passages = cut_passages(tokenizer, ids, length, most, begin=chat_ends(tokenizer)[1])
@@ -117,6 +119,11 @@ def make_exam(
         notes.append(f"{text}: {error}")
     needles, each = _needles(tokenizer, config, old, new, texts, operations, notes)
     return Exam(tokenizer, old, new, text, passages, ranges, needles, each, notes)
+
+
+def reading(config: BuddyGPTConfig, length: int) -> float:
+    """Operations that a text of `length` tokens takes, all else counted in."""
+    return length * (count_flops(config, length).forward + PER_TOKEN)
 
 
 def _needles(
@@ -131,7 +138,7 @@ def _needles(
     """The largest grid that the operations allow, one needle in a cell at least; and how many are in a cell."""
     lengths, each = (old, new), 1
     for lengths, depths in (((old // 2, old, (old + new) // 2, new), DEPTHS), ((old, new), (0.0, 0.5))):
-        cost = 2 * len(depths) * sum(n * count_flops(config, n).forward for n in lengths)  # each is read twice
+        cost = 2 * len(depths) * sum(reading(config, n) for n in lengths)  # each is read twice
         each = int(np.clip(operations / cost, 1, MOST_NEEDLES))
         if cost <= operations:
             break

@@ -10,7 +10,7 @@ from buddygpt.data.tokenizer import chat_ends, make_chat_tokenizer
 from buddygpt.evaluation import reach
 from buddygpt.evaluation.haystack import DEPTHS
 from buddygpt.evaluation.positions import measure_positions
-from buddygpt.evaluation.reach import OF_TALKS, ReachRecord, held_out_texts, make_exam
+from buddygpt.evaluation.reach import OF_TALKS, ReachRecord, held_out_texts, make_exam, reading
 from buddygpt.model.context import as_before, extend
 from buddygpt.model.cost import count_flops
 from buddygpt.report.reach import BEFORE, EXTENDED, TUNED
@@ -27,9 +27,10 @@ def exam_of(chat, model, texts, old=64, new=256):
 
 def test_windows_and_needles_follow_from_what_they_cost(chat, make, prose, monkeypatch):
     model = make()
-    window = 256 * count_flops(model.config, 256).forward
-    small = 2 * 2 * sum(n * count_flops(model.config, n).forward for n in (64, 256))
-    whole = 2 * 5 * sum(n * count_flops(model.config, n).forward for n in (32, 64, 160, 256))
+    window = reading(model.config, 256)
+    small = 2 * 2 * sum(reading(model.config, n) for n in (64, 256))
+    whole = 2 * 5 * sum(reading(model.config, n) for n in (32, 64, 160, 256))
+    assert 256 * 2e7 < window < 257 * (2e7 + count_flops(model.config, 256).forward)
     found = []
     for operations in (0, 5 * window, max(whole, 5 * window), 3.5 * whole, 1e15):
         monkeypatch.setattr(reach, "OPERATIONS", operations)

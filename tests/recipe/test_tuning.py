@@ -89,7 +89,7 @@ LINE = {text.strip(): number for number, text in enumerate(TUNED.splitlines(), 1
          "sft.rope.kind: 'linaer' is unknown; one of"),
         ("rope: {kind: linear}", "rope: {factor: 0.5}", "rope: {kind: linear}", "sft.rope.factor: "),
         ("lora: {rank: 8}", "lora: {rank: 0}", "lora: {rank: 8}", "sft.lora.rank: must be greater than 0, not 0"),
-        ("lora: {rank: 8}", "lora: {lora_alpha: 0}", "lora: {rank: 8}", "lora.lora_alpha: is called sft.lora.alpha here"),
+        ("lora: {rank: 8}", "lora: {lora_alpha: 0}", "lora: {rank: 8}", "lora_alpha: is called sft.lora.alpha here"),
         ("sequence_length: 256", "epochs: 0", "sequence_length: 256", "sft.epochs: must be greater than 0, not 0"),
         ("sequence_length: 256", "num_train_epochs: 3", "sequence_length: 256",
          "sft.num_train_epochs: is called sft.epochs here"),

@@ -63,13 +63,15 @@ class Recipe(Section):
                 f"{self.pretrain.sequence_length} tokens, but the model has only "
                 f"{self.model.max_position_embeddings} positions (model.max_position_embeddings)",
             )
-        needed = self.sft and self.sft.rope.factor and self.sft.sequence_length
-        if needed and not self.sft.model and self.sft.rope.factor * self.model.max_position_embeddings < needed:
-            raise FieldError(
-                "sft.rope.factor",
-                f"{self.sft.rope.factor:g} x {self.model.max_position_embeddings} positions do not reach "
-                f"{needed} (sft.sequence_length); {needed / self.model.max_position_embeddings:g} would, as would none",
-            )
+        sft, positions = self.sft, self.model.max_position_embeddings
+        if sft and not sft.model and sft.sequence_length and sft.rope.factor:
+            needed = sft.sequence_length
+            if sft.rope.factor * positions < needed:
+                raise FieldError(
+                    "sft.rope.factor",
+                    f"{sft.rope.factor:g} x {positions} positions do not reach {needed} (sft.sequence_length); "
+                    f"{needed / positions:g} would, as would none",
+                )
         return self
 
     def rows(self, stage: Chapter) -> DataSection | None:

@@ -69,7 +69,7 @@ class Run:
 
         Args:
             recipe: the resolved recipe.
-            *sections: those that must agree with a recipe already there.
+            *sections: those that must agree with a recipe already there; where none are named, none must.
 
         Raises:
             BuddyError: as `check`, or the folder cannot be written.
@@ -130,7 +130,7 @@ class Run:
         from buddygpt.recipe.loader import load_recipe
 
         theirs = load_recipe(file)
-        if theirs.digest(*sections) == recipe.digest(*sections):
+        if not sections or theirs.digest(*sections) == recipe.digest(*sections):
             return
         differing = list(_differences(theirs.as_dict(*sections), recipe.as_dict(*sections)))
         shown = ", ".join(f"{key} ({old} there, {new} here)" for key, old, new in differing[:3])

@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,11 +35,11 @@ ROUNDS = {"trl": 1, "ours": 3}
 
 
 def run() -> str:
-    """Three tables: SFT, DPO, and first losses in fp32."""
+    """Tables of SFT, of DPO, of first losses in fp32, and what LLaMA-Factory says."""
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder, "rows.json")
         rows.write_text(json.dumps(_prepare(Path(folder, "cache"))), "utf-8")
-        parts = [_speed("sft", rows), _speed("dpo", rows), _first_losses(rows)]
+        parts = [_speed("sft", rows), _speed("dpo", rows), _first_losses(rows), _llamafactory(rows)]
     return "\n\n".join([_WHAT, *parts])
 
 
@@ -117,6 +119,45 @@ def _first_losses(rows: Path) -> str:
         f"{SHORT} tokens; no gradient checkpointing."
     )
     return what + "\n\n" + table(("side", "value", "ours", "trl's", "difference"), lines)
+
+
+def _llamafactory(rows: Path) -> str:
+    """What LLaMA-Factory says of the same ids where its command is on PATH: it wants older libraries than ours."""
+    command = shutil.which("llamafactory-cli")
+    if command is None:
+        return "LLaMA-Factory: its command is not on PATH, so it was not measured."
+    import torch
+    from datasets import Dataset, DatasetDict
+
+    torch.manual_seed(0)
+    model, given = rows.parent / "qwen2", json.loads(rows.read_text("utf-8"))
+    build_model("0.1b", (), "transformers", head=True).save_pretrained(model)
+    _tokenizer().save_pretrained(model)
+    lines = []
+    for name, steps, bf16 in (("talks", 1, False), ("windows", STEPS, True)):
+        listed = [_as_theirs(window) for window in given[name][: steps * TALKS]]
+        features = [row | {"attention_mask": [1] * len(row.pop("position_ids"))} for row in listed]
+        DatasetDict(train=Dataset.from_list(features)).save_to_disk(rows.parent / f"lf-{name}")
+        out = rows.parent / f"lf-{name}-out"
+        settings = {
+            "model_name_or_path": model, "tokenized_path": rows.parent / f"lf-{name}", "output_dir": out,
+            "dataset": "none", "stage": "sft", "finetuning_type": "full", "template": "chatml",
+            "cutoff_len": LENGTH, "per_device_train_batch_size": TALKS, "max_steps": steps, "logging_steps": 1,
+            "do_train": "true", "disable_shuffling": "true", "use_cpu": "true", "report_to": "none",
+            "bf16": str(bf16).lower(), "save_strategy": "'no'",
+        }  # fmt: skip
+        recipe = rows.parent / f"lf-{name}.yaml"
+        recipe.write_text("".join(f"{key}: {value}\n" for key, value in settings.items()), "utf-8")
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        done = subprocess.run([command, "train", str(recipe)], capture_output=True, text=True, env=environment)
+        if done.returncode:
+            return f"LLaMA-Factory: failed: {done.stderr.strip().splitlines()[-1]}"
+        log = [json.loads(line) for line in (out / "trainer_log.jsonl").read_text("utf-8").splitlines()]
+        seconds = json.loads((out / "train_results.json").read_text("utf-8"))["train_runtime"]
+        tokens = sum(len(row["input_ids"]) for row in features)
+        lines.append((name, "bf16" if bf16 else "fp32", steps, f"{log[0]['loss']:.4f}", f"{tokens / seconds:.0f}"))
+    what = "LLaMA-Factory's own SFT on the same ids, with its defaults; windows there are not isolated."
+    return what + "\n\n" + table(("rows", "precision", "steps", "first loss", "tokens/s, all steps"), lines)
 
 
 def measure(stage: str, side: str, precision: str, path: str) -> dict[str, float]:

@@ -22,6 +22,11 @@ Chapter = Literal["pretrain", "sft", "dpo"]
 """A stage that leaves a model, in the order in which a model lives them."""
 
 
+def where_data(chapter: Chapter) -> str:
+    """Path of a chapter's data in a recipe."""
+    return "data" if chapter == "pretrain" else f"{chapter}.data"
+
+
 class Recipe(Section):
     """A recipe describes one model's life; each verb of `buddy` lives one chapter of it."""
 

@@ -1,8 +1,8 @@
 """A small model made four times as long: foretelling by position and finding needles, before and after tuning.
 
 The model learns demo prose in which passwords are told and told again (`benchmarks.passwords`), in windows of 256
-tokens. It is extended to 1,024 by each scaling, and by none, and each copy is tuned on the same text in windows of 1,024
-and of 256 in turn. What is measured stands in `buddygpt.evaluation`. About a thousand seconds of one core.
+tokens. It is extended to 1,024 by each scaling, and by none, and each copy is tuned on the same text, in windows of
+1,024 and of 256 in turn. What is measured stands in `buddygpt.evaluation`. About a thousand seconds of one core.
 """
 
 from __future__ import annotations

@@ -16,18 +16,46 @@ from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 from buddygpt.training.callbacks import Meter
 
 NAMES = "春夏秋冬东南西北山河湖海日月星云风花雪雨"
-SFT = (
-    "sft={model: base, batch_size: 4, micro_batch_size: 2, precision: fp32, eval_tokens: 400, epochs: 1, "
-    "eval_every: 4, "
-    "optimizer: {kind: adamw, learning_rate: 1e-3}, schedule: {kind: wsd}, "
-    "data: {sources: [{kind: files, paths: [talks.jsonl]}], validation: 0.3}}"
-)
-DPO = (
-    "dpo={model: base, batch_size: 4, micro_batch_size: 2, precision: fp32, epochs: 1, "
-    "eval_every: 4, "
-    "optimizer: {kind: adamw, learning_rate: 1e-3}, schedule: {kind: wsd}, "
-    "data: {sources: [{kind: files, paths: [pairs.jsonl]}], validation: 0.3}}"
-)
+RECIPE = """
+schema: 1
+name: r
+model:
+  vocab_size: 400
+  hidden_size: 32
+  num_hidden_layers: 1
+  max_position_embeddings: 64
+  attention: {kind: gqa, num_attention_heads: 2, num_key_value_heads: 1}
+  mlp: {kind: dense, intermediate_size: 48}
+tokenizer: {train: 400}
+data: {sources: [{kind: demo, characters: 20000}], validation: 0.1}
+pretrain:
+  sequence_length: 32
+  tokens_per_batch: 128
+  micro_batch_size: 2
+  tokens: 256
+  eval_tokens: 200
+  optimizer: &optimizer {kind: adamw, learning_rate: 1e-3}
+  schedule: &schedule {kind: wsd}
+  save_every: 2
+  eval_every: 2
+sft:
+  data: {sources: [{kind: files, paths: [talks.jsonl]}], validation: 0.3}
+  batch_size: 4
+  micro_batch_size: 2
+  precision: fp32
+  eval_tokens: 400
+  eval_every: 4
+  optimizer: *optimizer
+  schedule: *schedule
+dpo:
+  data: {sources: [{kind: files, paths: [pairs.jsonl]}], validation: 0.3}
+  batch_size: 4
+  micro_batch_size: 2
+  precision: fp32
+  eval_every: 4
+  optimizer: *optimizer
+  schedule: *schedule
+"""
 
 
 def write(path, rows):
@@ -54,8 +82,9 @@ def base(tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path, base):
-    """Where `buddy` runs: the model, some talks and some pairs."""
+    """Where `buddy` runs: the model, the recipe, some talks and some pairs."""
     (tmp_path / "base").symlink_to(base)
+    (tmp_path / "r.yaml").write_text(RECIPE, "utf-8")
     talks = [
         [{"role": "user", "content": f"{a}{b}？"}, {"role": "assistant", "content": f"{b}{a}。"}]
         for a in NAMES[:10]
@@ -69,12 +98,11 @@ def folder(tmp_path, base):
 
 @pytest.fixture
 def tune(buddy, folder):
-    """Run `buddy VERB tiny` with the small sections and more overrides."""
+    """Run `buddy VERB r.yaml` from the model at random, with more overrides."""
 
     def run(verb, *overrides, resume=False, name="r"):
-        sets = [SFT if verb == "sft" else DPO, f"name={name}", *overrides]
-        arguments = [part for one in sets for part in ("--set", one)]
-        return buddy(verb, "tiny", *arguments, *(["--resume"] if resume else []))
+        sets = [part for one in (f"{verb}.model=base", f"name={name}", *overrides) for part in ("--set", one)]
+        return buddy(verb, "r.yaml", *sets, *(["--resume"] if resume else []))
 
     return run
 
@@ -122,15 +150,14 @@ def stop_at(monkeypatch):
     return set_step
 
 
-def test_the_whole_way_with_a_longer_context(buddy, toy, folder):
+def test_the_whole_way_with_a_longer_context(buddy, folder):
     """pretrain -> sft at four times the context -> dpo, each beginning with what the one before has left."""
-    sets = toy(SFT.replace("model: base, ", "sequence_length: 256, "), DPO.replace("model: base, ", ""), "name=r")
     for verb in ("pretrain", "sft", "dpo"):
-        outcome = buddy(verb, "tiny", *sets)
+        outcome = buddy(verb, "r.yaml", "--set", "sft.sequence_length=256")
         assert outcome.code == 0, outcome.err
         run = folder / "runs" / "r" / verb
         assert {"model", "metrics.jsonl", "report.html", "done.json"} <= {path.name for path in run.iterdir()}
-        again = buddy(verb, "tiny", *sets)
+        again = buddy(verb, "r.yaml", "--set", "sft.sequence_length=256")
         assert again.code == 0 and "finished already" in again.out
 
     sft = check_chat_model(folder / "runs/r/sft/model", 256)

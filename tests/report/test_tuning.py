@@ -186,10 +186,12 @@ PARTS = {"changes": CHANGES, "kl": (1.0, 0.1), "first_loss": 0.693, "context": C
 def test_a_page_stands_with_each_part_absent(chapter):
     steps = {"sft": [step_row(1), step_row(2)], "dpo": [pair_step(1), pair_step(2)]}[chapter]
     judged = {"sft": [eval_row(2, "a", 1.5)], "dpo": [pair_eval(2)]}[chapter]
+    whole = Tuning(chapter, **PARTS)
     for metrics in ([], steps, judged, steps + judged):
-        for name in (None, *PARTS):
-            tuning = Tuning(chapter, **{part: value for part, value in PARTS.items() if part != name})
-            Reader(render(Report("t", {}, metrics, [], {}, "c", bool(metrics), tuning)))
+        Reader(render(Report("t", {}, metrics, [], {}, "c", bool(metrics), whole)))
+    for name in PARTS:
+        tuning = Tuning(chapter, **{part: value for part, value in PARTS.items() if part != name})
+        Reader(render(Report("t", {}, steps + judged, [], {}, "c", True, tuning)))
     assert "还没有任何训练记录" in text_of(Report("t", {}, [], [], {}, "c", False, Tuning(chapter)))
 
 

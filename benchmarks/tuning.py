@@ -1,7 +1,7 @@
 """SFT and DPO beside trl's own trainers, on the same rows of real files with the same weights at the 0.1b shape.
 
-Where the folder of real files is not beside the checkout, nothing can be measured. About 12 minutes on two quiet cores,
-nearly all of them trl's.
+The folder of real files has to lie beside the checkout, as ../shared/data. About a quarter of an hour on two quiet
+cores, most of it trl's.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ ROOT = Path(__file__).parents[1]
 Train = Callable[[], Any]
 FILES = {"sft": "sft/alpaca_zh_demo.json", "dpo": "dpo/dpo_zh_demo.json"}
 """Below the folder of shared data; 1,000 questions with answers, 300 pairs, both Chinese."""
-LENGTH, TALKS, PAIRS, STEPS = 512, 4, 2, 2
-"""Tokens of a row, rows and pairs (two rows each) of a micro-batch, and steps with the one that warms up."""
+LENGTH, TALKS, PAIRS = 512, 4, 2
+"""Tokens of a row; rows, and pairs, which are two rows each, of a micro-batch."""
+STEPS = {"trl": 2, "other": 4}
+"""Steps of a process with the one that warms up; those of trl take several times as long."""
 SHORT = 256
 """Most tokens of the pairs whose first loss is compared in fp32."""
-ROUNDS = {"trl": 1, "ours": 3}
-"""How often each side's process is run: the other sides are several times as fast."""
+ROUNDS = {"sft": 2, "dpo": 1}
+"""How often each side's process is run, in turn."""
 
 
 def run() -> str:
@@ -72,12 +74,8 @@ SIDES = {
 
 def _speed(stage: str, rows: Path) -> str:
     """Each side's speed and memory beside the default of trl, and beside trl as that side is set."""
-    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES[stage]}
-    for number in range(max(ROUNDS.values())):
-        sides = [side for side in found if number < ROUNDS["trl" if side.startswith("trl") else "ours"]]
-        commands = {side: ["-m", "benchmarks.tuning", stage, side, "bf16", str(rows)] for side in sides}
-        for side, runs in measure_in_turn(commands, 1).items():
-            found[side] += runs
+    commands = {side: ["-m", "benchmarks.tuning", stage, side, "bf16", str(rows)] for side in SIDES[stage]}
+    found = measure_in_turn(commands, ROUNDS[stage])
     speed = {side: median(run["tokens_per_second"] for run in runs) for side, runs in found.items()}
     memory = {side: median(run["gb"] for run in runs) for side, runs in found.items()}
     default = speed[next(reversed(speed))]
@@ -134,7 +132,7 @@ def _llamafactory(rows: Path) -> str:
     build_model("0.1b", (), "transformers", head=True).save_pretrained(model)
     _tokenizer().save_pretrained(model)
     lines = []
-    for name, steps, bf16 in (("talks", 1, False), ("windows", STEPS, True)):
+    for name, steps, bf16 in (("talks", 1, False), ("windows", STEPS["trl"], True)):
         listed = [_as_theirs(window) for window in given[name][: steps * TALKS]]
         features = [row | {"attention_mask": [1] * len(row.pop("position_ids"))} for row in listed]
         DatasetDict(train=Dataset.from_list(features)).save_to_disk(rows.parent / f"lf-{name}")
@@ -161,12 +159,12 @@ def _llamafactory(rows: Path) -> str:
 
 
 def measure(stage: str, side: str, precision: str, path: str) -> dict[str, float]:
-    """One side of one row: its best step after the first, its peak, and what its first step said."""
+    """One side of one row: the median step after the first, the peak, and what the first step said."""
     import torch
 
     torch.manual_seed(0)
     rows = json.loads(Path(path).read_text("utf-8"))
-    steps = STEPS if precision == "bf16" else 1
+    steps = STEPS["trl" if side.startswith("trl") else "other"] if precision == "bf16" else 1
     model = build_model("0.1b", (), "buddygpt" if side.startswith("ours") else "transformers", head=True).train()
     build = {"sft": _plain if side == "plain" else _sft, "dpo": _dpo}[stage]
     clock = _clock()
@@ -175,7 +173,8 @@ def measure(stage: str, side: str, precision: str, path: str) -> dict[str, float
     forget_peak()
     before = held("VmRSS")
     train()
-    seconds = min((b - a for a, b in zip(clock.ends, clock.ends[1:], strict=False)), default=0.0)
+    taken = [b - a for a, b in zip(clock.ends, clock.ends[1:], strict=False)]
+    seconds = median(taken) if taken else 0.0
     tokens = LENGTH * (TALKS if stage == "sft" else 2 * PAIRS)
     return clock.first | {
         "seconds": seconds,
@@ -357,9 +356,9 @@ def _prepare(cache: Path) -> dict[str, list[dict[str, Any]]]:
     talks = TalkWindows("rows", shards["sft"], LENGTH, openings, packing=False)
     pairs = list(map(PairRows("rows", shards["dpo"], LENGTH, openings).__getitem__, range(PAIRS * 100)))
     return {
-        "windows": [_listed(packed[number]) for number in full[: TALKS * STEPS]],
+        "windows": [_listed(packed[number]) for number in full[: TALKS * max(STEPS.values())]],
         "talks": [_listed(talks[number]) for number in range(TALKS)],
-        "pairs": [pair for pair in pairs if _longest(pair) == LENGTH][: PAIRS * STEPS],
+        "pairs": [pair for pair in pairs if _longest(pair) == LENGTH][: PAIRS * max(STEPS.values())],
         "short": [pair for pair in pairs if _longest(pair) <= SHORT][:PAIRS],
     }
 

@@ -1,7 +1,7 @@
 """SFT and DPO beside trl's own trainers, on the same rows of real files with the same weights at the 0.1b shape.
 
-Where the folder of real files is not beside the checkout, nothing can be measured. About 12 minutes on two quiet cores,
-nearly all of them trl's.
+The folder of real files has to lie beside the checkout, as ../shared/data. About a quarter of an hour on two quiet
+cores, most of it trl's.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,20 +26,22 @@ ROOT = Path(__file__).parents[1]
 Train = Callable[[], Any]
 FILES = {"sft": "sft/alpaca_zh_demo.json", "dpo": "dpo/dpo_zh_demo.json"}
 """Below the folder of shared data; 1,000 questions with answers, 300 pairs, both Chinese."""
-LENGTH, TALKS, PAIRS, STEPS = 512, 4, 2, 2
-"""Tokens of a row, rows and pairs (two rows each) of a micro-batch, and steps with the one that warms up."""
+LENGTH, TALKS, PAIRS = 512, 4, 2
+"""Tokens of a row; rows, and pairs, which are two rows each, of a micro-batch."""
+STEPS = {"trl": 2, "other": 4}
+"""Steps of a process with the one that warms up; those of trl take several times as long."""
 SHORT = 256
 """Most tokens of the pairs whose first loss is compared in fp32."""
-ROUNDS = {"trl": 1, "ours": 3}
-"""How often each side's process is run: the other sides are several times as fast."""
+ROUNDS = {"sft": 2, "dpo": 1}
+"""How often each side's process is run, in turn."""
 
 
 def run() -> str:
-    """Three tables: SFT, DPO, and first losses in fp32."""
+    """Tables of SFT, of DPO, of first losses in fp32, and what LLaMA-Factory says."""
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder, "rows.json")
         rows.write_text(json.dumps(_prepare(Path(folder, "cache"))), "utf-8")
-        parts = [_speed("sft", rows), _speed("dpo", rows), _first_losses(rows)]
+        parts = [_speed("sft", rows), _speed("dpo", rows), _first_losses(rows), _llamafactory(rows)]
     return "\n\n".join([_WHAT, *parts])
 
 
@@ -70,12 +74,8 @@ SIDES = {
 
 def _speed(stage: str, rows: Path) -> str:
     """Each side's speed and memory beside the default of trl, and beside trl as that side is set."""
-    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES[stage]}
-    for number in range(max(ROUNDS.values())):
-        sides = [side for side in found if number < ROUNDS["trl" if side.startswith("trl") else "ours"]]
-        commands = {side: ["-m", "benchmarks.tuning", stage, side, "bf16", str(rows)] for side in sides}
-        for side, runs in measure_in_turn(commands, 1).items():
-            found[side] += runs
+    commands = {side: ["-m", "benchmarks.tuning", stage, side, "bf16", str(rows)] for side in SIDES[stage]}
+    found = measure_in_turn(commands, ROUNDS[stage])
     speed = {side: median(run["tokens_per_second"] for run in runs) for side, runs in found.items()}
     memory = {side: median(run["gb"] for run in runs) for side, runs in found.items()}
     default = speed[next(reversed(speed))]
@@ -119,13 +119,52 @@ def _first_losses(rows: Path) -> str:
     return what + "\n\n" + table(("side", "value", "ours", "trl's", "difference"), lines)
 
 
+def _llamafactory(rows: Path) -> str:
+    """What LLaMA-Factory says of the same ids where its command is on PATH: it wants older libraries than ours."""
+    command = shutil.which("llamafactory-cli")
+    if command is None:
+        return "LLaMA-Factory: its command is not on PATH, so it was not measured."
+    import torch
+    from datasets import Dataset, DatasetDict
+
+    torch.manual_seed(0)
+    model, given = rows.parent / "qwen2", json.loads(rows.read_text("utf-8"))
+    build_model("0.1b", (), "transformers", head=True).save_pretrained(model)
+    _tokenizer().save_pretrained(model)
+    lines = []
+    for name, steps, bf16 in (("talks", 1, False), ("windows", STEPS["trl"], True)):
+        listed = [_as_theirs(window) for window in given[name][: steps * TALKS]]
+        features = [row | {"attention_mask": [1] * len(row.pop("position_ids"))} for row in listed]
+        DatasetDict(train=Dataset.from_list(features)).save_to_disk(rows.parent / f"lf-{name}")
+        out = rows.parent / f"lf-{name}-out"
+        settings = {
+            "model_name_or_path": model, "tokenized_path": rows.parent / f"lf-{name}", "output_dir": out,
+            "dataset": "none", "stage": "sft", "finetuning_type": "full", "template": "chatml",
+            "cutoff_len": LENGTH, "per_device_train_batch_size": TALKS, "max_steps": steps, "logging_steps": 1,
+            "do_train": "true", "disable_shuffling": "true", "use_cpu": "true", "report_to": "none",
+            "bf16": str(bf16).lower(), "save_strategy": "'no'",
+        }  # fmt: skip
+        recipe = rows.parent / f"lf-{name}.yaml"
+        recipe.write_text("".join(f"{key}: {value}\n" for key, value in settings.items()), "utf-8")
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        done = subprocess.run([command, "train", str(recipe)], capture_output=True, text=True, env=environment)
+        if done.returncode:
+            return f"LLaMA-Factory: failed: {done.stderr.strip().splitlines()[-1]}"
+        log = [json.loads(line) for line in (out / "trainer_log.jsonl").read_text("utf-8").splitlines()]
+        seconds = json.loads((out / "train_results.json").read_text("utf-8"))["train_runtime"]
+        tokens = sum(len(row["input_ids"]) for row in features)
+        lines.append((name, "bf16" if bf16 else "fp32", steps, f"{log[0]['loss']:.4f}", f"{tokens / seconds:.0f}"))
+    what = "LLaMA-Factory's own SFT on the same ids, with its defaults; windows there are not isolated."
+    return what + "\n\n" + table(("rows", "precision", "steps", "first loss", "tokens/s, all steps"), lines)
+
+
 def measure(stage: str, side: str, precision: str, path: str) -> dict[str, float]:
-    """One side of one row: its best step after the first, its peak, and what its first step said."""
+    """One side of one row: the median step after the first, the peak, and what the first step said."""
     import torch
 
     torch.manual_seed(0)
     rows = json.loads(Path(path).read_text("utf-8"))
-    steps = STEPS if precision == "bf16" else 1
+    steps = STEPS["trl" if side.startswith("trl") else "other"] if precision == "bf16" else 1
     model = build_model("0.1b", (), "buddygpt" if side.startswith("ours") else "transformers", head=True).train()
     build = {"sft": _plain if side == "plain" else _sft, "dpo": _dpo}[stage]
     clock = _clock()
@@ -134,7 +173,8 @@ def measure(stage: str, side: str, precision: str, path: str) -> dict[str, float
     forget_peak()
     before = held("VmRSS")
     train()
-    seconds = min((b - a for a, b in zip(clock.ends, clock.ends[1:], strict=False)), default=0.0)
+    taken = [b - a for a, b in zip(clock.ends, clock.ends[1:], strict=False)]
+    seconds = median(taken) if taken else 0.0
     tokens = LENGTH * (TALKS if stage == "sft" else 2 * PAIRS)
     return clock.first | {
         "seconds": seconds,
@@ -316,9 +356,9 @@ def _prepare(cache: Path) -> dict[str, list[dict[str, Any]]]:
     talks = TalkWindows("rows", shards["sft"], LENGTH, openings, packing=False)
     pairs = list(map(PairRows("rows", shards["dpo"], LENGTH, openings).__getitem__, range(PAIRS * 100)))
     return {
-        "windows": [_listed(packed[number]) for number in full[: TALKS * STEPS]],
+        "windows": [_listed(packed[number]) for number in full[: TALKS * max(STEPS.values())]],
         "talks": [_listed(talks[number]) for number in range(TALKS)],
-        "pairs": [pair for pair in pairs if _longest(pair) == LENGTH][: PAIRS * STEPS],
+        "pairs": [pair for pair in pairs if _longest(pair) == LENGTH][: PAIRS * max(STEPS.values())],
         "short": [pair for pair in pairs if _longest(pair) <= SHORT][:PAIRS],
     }
 

@@ -42,7 +42,7 @@ class Base:
                 f"{self.source}: its tokenizer's ids reach {largest}, but the model has {model.config.vocab_size} rows"
             )
         model.set_attn_implementation(section.attn_implementation)
-        return model
+        return model.to(PartialState().device)
 
 
 def find_base(section: TuningSection, run: Run, chapter: Chapter) -> Base:

@@ -36,7 +36,7 @@ class Base:
         Raises:
             BuddyError: it cannot be loaded, or its vocabulary is smaller than the tokenizer's.
         """
-        model = as_buddygpt(self.source).float().to(PartialState().device)
+        model = as_buddygpt(self.source).float()
         if (largest := largest_id(self.tokenizer)) >= model.config.vocab_size:
             raise BuddyError(
                 f"{self.source}: its tokenizer's ids reach {largest}, but the model has {model.config.vocab_size} rows"

@@ -11,10 +11,12 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# Train the tiny recipe on the built-in corpus, then ask the model one question.
+# The tiny recipe's whole life on the built-in corpus: pretraining, fine-tuning, preferences, then one question.
 demo: $(VENV)/installed
 	$(BIN)/buddy pretrain recipes/tiny.yaml --resume
-	$(BIN)/buddy chat --prompt "王博文住在月牙街，是" --seed 0
+	$(BIN)/buddy sft recipes/tiny.yaml --resume
+	$(BIN)/buddy dpo recipes/tiny.yaml --resume
+	$(BIN)/buddy chat --prompt "请问王博文住在哪条街？" --temperature 0
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest

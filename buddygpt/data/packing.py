@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 def pack(lengths: Sequence[int] | NDArray[np.integer], room: int) -> list[NDArray[np.int64]]:
     """Which pieces share a window: best fit, longest first.
 
-    Each piece goes where it leaves the least room; equal pieces and windows take the order in which they stand. On real
-    talks this leaves one to three percent empty.
+    Each piece goes where it leaves the least room; equal pieces and windows take the order in which they stand. Talks
+    of a fifth of a window leave one percent empty; pieces of more than half a window cannot share one.
 
     Args:
         lengths: of the pieces, each from 1 to `room`.

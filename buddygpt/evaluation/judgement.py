@@ -34,18 +34,23 @@ FIGURES: dict[str, tuple[str, str]] = {
 
 
 def judge_model(
-    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], seeds: Sequence[int]
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    room: int,
 ) -> dict[str, float]:
     """The figures of one model, the likeliest token taken each time.
 
     Args:
         model: on its device.
         tokenizer: with chat marks.
-        prompts: ids that ask for an answer, none held out from nobody: from the held-out rows.
+        prompts: ids that ask for an answer, of held-out rows.
         seeds: of the demo worlds among the data; facts are examined where there are some.
+        room: most tokens of a prompt with its reply; the same for all models that are compared.
     """
-    context = model.config.max_position_embeddings
-    asked = [prompt for prompt in prompts if len(prompt) + REPLY_TOKENS <= context][:PROMPTS]
+    most = min(REPLY_TOKENS, room // 2)
+    asked = [prompt for prompt in prompts if len(prompt) + most <= room][:PROMPTS]
     found: dict[str, float] = {}
     for seed in seeds:
         known = examine(model, tokenizer, demo.examination(seed, "train")[:QUESTIONS], seed)
@@ -59,7 +64,7 @@ def judge_model(
         for name, value in own.items():
             found[name] = found.get(name, 0.0) + value / len(seeds)
     if asked:
-        health = health_of(greedy_replies(model, tokenizer, asked, max_new_tokens=REPLY_TOKENS))
+        health = health_of(greedy_replies(model, tokenizer, asked, max_new_tokens=most))
         found["stops by itself"] = health.stopped
         found["tokens of a reply"] = health.tokens
         found["distinct 4-grams"] = health.distinct

@@ -87,7 +87,11 @@ class Positions:
 
 
 def cut_passages(
-    tokenizer: PreTrainedTokenizerBase, texts: Iterable[Sequence[int]], length: int, most: int | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Iterable[Sequence[int]],
+    length: int,
+    most: int | None = None,
+    begin: int | None = None,
 ) -> list[Passage]:
     """Windows of `length` positions, one after the other from each text's beginning; its rest is left out.
 
@@ -99,10 +103,12 @@ def cut_passages(
         texts: token ids of long texts.
         length: T.
         most: windows to take, of the first texts.
+        begin: the end-of-text token; the tokenizer's own end where left out, which a chat model's is not.
 
     Raises:
         BuddyError: fewer than two windows, which have no standard error.
     """
+    first = int(tokenizer.eos_token_id if begin is None else begin)
     passages: list[Passage] = []
     longest = 0
     for ids in texts:
@@ -113,7 +119,7 @@ def cut_passages(
             judged = tuple(map(int, ids[start : start + length]))
             stream = CharacterStream(tokenizer)
             characters = tuple(len(stream.push(token)) for token in judged)
-            passages.append(Passage((int(tokenizer.eos_token_id), *judged), characters))
+            passages.append(Passage((first, *judged), characters))
     if len(passages) < 2:
         raise BuddyError(
             f"positions: two windows of {length:,} tokens are needed, the texts hold {len(passages)}, the longest has "

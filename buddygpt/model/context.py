@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from transformers import PreTrainedModel
@@ -64,6 +66,23 @@ def extend(target: Target, length: int, kind: str | Scaling = "linear", factor: 
     flat = checked(config.to_dict() | {"max_position_embeddings": length, "rope_parameters": rope})
     config.max_position_embeddings, config.rope_parameters = flat["max_position_embeddings"], flat["rope_parameters"]
     return target
+
+
+@contextmanager
+def as_before(model: PreTrainedModel, length: int, rope: dict[str, Any]) -> Iterator[None]:
+    """Inside, an extended model turns by the angles of old.
+
+    Args:
+        model: one of ours.
+        length, rope: `max_position_embeddings` and `rope_parameters` of its config before it was extended.
+    """
+    config = model.config
+    now = config.max_position_embeddings, config.rope_parameters
+    config.max_position_embeddings, config.rope_parameters = length, rope
+    try:
+        yield
+    finally:
+        config.max_position_embeddings, config.rope_parameters = now
 
 
 def original_length(config: BuddyGPTConfig) -> float:

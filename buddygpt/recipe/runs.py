@@ -4,6 +4,7 @@ runs/NAME/recipe.yaml     the resolved recipe
 runs/NAME/data            a link to the prepared shards, which runs with the same data share
 runs/NAME/data-report.html  what became of the text, by `buddy data report`
 runs/NAME/pretrain/       checkpoints/  model/  metrics.jsonl  report.html
+runs/NAME/sft/, dpo/      the same, and data, before.json; sft also context.json where the context was extended
 runs/NAME/export/         the model for other programs, a folder for each kind
 """
 
@@ -69,7 +70,7 @@ class Run:
 
         Args:
             recipe: the resolved recipe.
-            *sections: those that must agree with a recipe already there.
+            *sections: those that must agree with a recipe already there; where none are named, none must.
 
         Raises:
             BuddyError: as `check`, or the folder cannot be written.
@@ -130,7 +131,7 @@ class Run:
         from buddygpt.recipe.loader import load_recipe
 
         theirs = load_recipe(file)
-        if theirs.digest(*sections) == recipe.digest(*sections):
+        if not sections or theirs.digest(*sections) == recipe.digest(*sections):
             return
         differing = list(_differences(theirs.as_dict(*sections), recipe.as_dict(*sections)))
         shown = ", ".join(f"{key} ({old} there, {new} here)" for key, old, new in differing[:3])

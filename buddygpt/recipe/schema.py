@@ -68,12 +68,13 @@ class Recipe(Section):
                 f"{self.pretrain.sequence_length} tokens, but the model has only "
                 f"{self.model.max_position_embeddings} positions (model.max_position_embeddings)",
             )
-        if self.sft and not self.sft.model and (needed := self.sft.sequence_length) and (given := self.sft.rope.factor):
-            positions = self.model.max_position_embeddings
-            if given * positions < needed:
+        sft, positions = self.sft, self.model.max_position_embeddings
+        if sft and not sft.model and sft.sequence_length and sft.rope.factor:
+            needed = sft.sequence_length
+            if sft.rope.factor * positions < needed:
                 raise FieldError(
                     "sft.rope.factor",
-                    f"{given:g} x {positions} positions do not reach {needed} (sft.sequence_length); "
+                    f"{sft.rope.factor:g} x {positions} positions do not reach {needed} (sft.sequence_length); "
                     f"{needed / positions:g} would, as would none",
                 )
         return self

@@ -16,7 +16,7 @@ from buddygpt.report.curves import column, finite, reach
 from buddygpt.report.figures import sources
 from buddygpt.report.reach import Context, context_cautions
 from buddygpt.report.template import Headline
-from buddygpt.report.words import NOTHING, spell_number
+from buddygpt.report.words import CHINESE, NOTHING, spell_number
 
 STOPS, REPEATS = "stops by itself", "repeats itself"
 """Figures whose getting worse is told."""
@@ -96,7 +96,7 @@ def pair_headlines(metrics: Sequence[Row]) -> Iterable[Headline]:
     for row in judged_pairs(metrics):
         if row.accuracy != NOTHING:
             yield Headline(
-                f"{row.source} 偏好正确率",
+                f"{CHINESE.get(row.source, row.source)} 偏好正确率",
                 "held-out pairs judged right",
                 row.accuracy,
                 "训练前按定义为 50%",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from buddygpt.data import demo
 from buddygpt.data.length_bias import compare_lengths
@@ -144,7 +144,8 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> D
     folder.mkdir(parents=True, exist_ok=True)
     prompts = [pair["prompt_ids"] for source in judged for pair in source]
     seeds = demo_seeds(section.data)
-    before = first_figures(folder, lambda: judge_model(model, tokenizer, prompts, seeds))
+    room, began = model.config.max_position_embeddings, "sft" if section.model is None else "before"
+    before = first_figures(folder, lambda: judge_model(model, tokenizer, prompts, seeds, room), start is not None)
     step = checkpoints.step_of(start) if start else 0
     brake = Brake()
     # The selection bias of experts is the reference's too where adapters are all that learns: it must not move.
@@ -182,27 +183,19 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> D
                 if section.lora is not None:
                     tuned = merged(tuned)
                 settle_ends(tuned, chat_ends(tokenizer))
-                after = judge_model(tuned, tokenizer, prompts, seeds)
-                reference = base.load(section).to(tuned.device).eval()
-                distance = kl_to_reference(
-                    tuned.eval(),
-                    reference,
-                    prompts[:KL_PROMPTS],
-                    stop=stop_ids(tuned, tokenizer),
-                    max_new_tokens=min(KL_TOKENS, length // 2),
-                    seed=section.seed,
-                )
-                metrics |= {"kl/reply": distance.per_reply, "kl/token": distance.per_token}
+                after = judge_model(tuned, tokenizer, prompts, seeds, room)
+                metrics |= _distance(tuned, base.load(section), tokenizer, prompts, length, section.seed)
                 chapter.save(tuned, tokenizer, folder / "model")
-            columns = guessing(seeds) | chapters_before(run, "dpo")
-            columns = columns or {"before": before}
+            earlier = chapters_before(run) if section.model is None else {}
+            columns = guessing(seeds) | earlier
+            columns[began] = earlier.get(began, {}) | before
             columns |= {"dpo": after} if after else {}
             tuning = Tuning(
                 "dpo",
                 change_table(columns),
                 before,
                 after,
-                kl=(metrics["kl/reply"], metrics["kl/token"]) if finished else None,
+                kl=(metrics["kl/reply"], metrics["kl/token"]) if "kl/reply" in metrics else None,
                 first_loss=math.log(2) if section.loss_type == ["sigmoid"] else None,
             )
             write_report(folder / "report.html", _report(run, facts, meter, folder, tuning, finished))
@@ -211,7 +204,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> D
                     folder,
                     step=step,
                     metrics=metrics,
-                    began="sft",
+                    began=began,
                     before=before,
                     after=after,
                     recipe=recipe.digest("dpo"),
@@ -288,6 +281,24 @@ def _training_rows(work: Work, training: Sequence[PairRows], pace: Pace) -> list
     ]
 
 
+def _distance(
+    tuned: Any,
+    reference: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    length: int,
+    seed: int,
+) -> dict[str, float]:
+    """KL to the reference in nats a reply and a token; nothing where no prompt leaves room for a reply."""
+    most = min(KL_TOKENS, length // 2)
+    asked = [prompt for prompt in prompts if len(prompt) + most <= length][:KL_PROMPTS]
+    if not asked:
+        return {}
+    stop = stop_ids(tuned, tokenizer)
+    found = kl_to_reference(tuned.eval(), reference.eval(), asked, stop=stop, max_new_tokens=most, seed=seed)
+    return {"kl/reply": found.per_reply, "kl/token": found.per_token}
+
+
 def _report(run: Run, facts: Any, meter: Meter, folder: Path, tuning: Tuning, done: bool) -> Report:
     again = ("buddy", "dpo", str(run.path / "recipe.yaml"), "--run", str(run.path), "--resume")
     return Report(
@@ -318,9 +329,10 @@ def _tell_end(
     if rows:
         heads = ("source", "accuracy", "margin", "chosen log-ratio", "rejected log-ratio")
         emit(Table("held-out pairs", heads, tuple(rows)))
-    if finished:
+    if "kl/reply" in metrics:
         told = f"{metrics['kl/reply']:.2f} nats a reply, {metrics['kl/token']:.3f} a token"
         emit(Note(f"distance to the reference (KL, on replies of its own): {told}"))
+    if finished:
         emit(Table("what each stage changed", ("", *columns), tuple(changes(columns))))
         emit(Note(f"model:  {folder / 'model'}"))
     emit(Note(f"report: {folder / 'report.html'}"))

@@ -17,9 +17,10 @@ from buddygpt.data.talks import TalkWindows, sample_weights
 from buddygpt.data.tokenizer import DocumentEncoder, chat_ends
 from buddygpt.data.windows import Mixture
 from buddygpt.evaluation.judgement import change_table, changes, guessing, judge_model
+from buddygpt.evaluation.reach import ReachRecord, held_out_texts, make_exam
 from buddygpt.events import Caution, Emit, Note, Table
 from buddygpt.model import BuddyGPTForCausalLM
-from buddygpt.model.context import extend
+from buddygpt.model.context import as_before, extend
 from buddygpt.model.cost import as_section
 from buddygpt.recipe.data import source_name
 from buddygpt.recipe.errors import BuddyError
@@ -27,6 +28,7 @@ from buddygpt.recipe.runs import Run, dump_yaml
 from buddygpt.recipe.schema import Recipe
 from buddygpt.recipe.sft import SFTSection
 from buddygpt.report.page import Report, load_rows, write_report
+from buddygpt.report.reach import BEFORE, EXTENDED, TUNED, context_heads, context_rows
 from buddygpt.report.tuning import Tuning, tuning_cautions
 from buddygpt.training import chapter, checkpoints
 from buddygpt.training.balance import Balance
@@ -40,7 +42,6 @@ from buddygpt.training.setup import check_precision, find_device, versions
 from buddygpt.training.sft import SFTTrainer
 from buddygpt.training.trainer import HeldOut
 from buddygpt.training.tuning import (
-    chapters_before,
     demo_seeds,
     first_figures,
     prepare_rows,
@@ -101,9 +102,9 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> S
     prepared = prepare_rows(recipe, cache, "sft", tokenizer, emit)
     tell_intake(prepared, emit)
     model = base.load(section)
-    began = weights_hash(model)
+    context = model.config.max_position_embeddings, model.config.rope_parameters
     length = _reach(model, section, emit)
-    origin = {"prepared": prepared.path.name, "model": began, "versions": versions()}
+    origin = {"prepared": prepared.path.name, "model": weights_hash(model), "versions": versions()}
     if start:
         chapter.check_origin(start, origin)
     openings = Openings.of(DocumentEncoder(tokenizer))
@@ -130,7 +131,18 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> S
     folder.mkdir(parents=True, exist_ok=True)
     prompts = [ids for source in judged for ids in source.prompts()]
     seeds = demo_seeds(section.data)
-    before = first_figures(folder, lambda: judge_model(model, tokenizer, prompts, seeds))
+    room, began = context[0], "pretrain" if section.model is None else "before"
+    with as_before(model, *context):
+        before = first_figures(folder, lambda: judge_model(model, tokenizer, prompts, seeds, room), start is not None)
+    reach = None
+    if length > room:
+        emit(Note("measuring how far the model reaches, before and after its context is extended"))
+        text, texts = held_out_texts(run.data(), judged, tokenizer, length)
+        exam = make_exam(tokenizer, model, room, length, text, texts)
+        reach = ReachRecord(folder / "context.json", exam, section.rope.kind, start is not None)
+        with as_before(model, *context):
+            reach.measure(BEFORE, model, section.precision)
+        reach.measure(EXTENDED, model, section.precision)
     step = checkpoints.step_of(start) if start else 0
     brake, balance = Brake(), Balance()
     meter = Meter("sft", folder / "metrics.jsonl", pace, emit, step, balance.figures)
@@ -164,18 +176,20 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> S
                 if section.lora is not None:
                     tuned = merged(tuned)
                 settle_ends(tuned, chat_ends(tokenizer))
-                after = judge_model(tuned, tokenizer, prompts, seeds)
+                after = judge_model(tuned, tokenizer, prompts, seeds, room)
+                if reach is not None:
+                    reach.measure(TUNED, tuned, section.precision)
                 chapter.save(tuned, tokenizer, folder / "model")
-            columns = chapters_before(run, "sft") | guessing(seeds) | {"pretrain": before}
-            columns |= {"sft": after} if after else {}
-            tuning = Tuning("sft", change_table(columns), before, after)
+            columns = guessing(seeds) | {began: before} | ({"sft": after} if after else {})
+            reached = None if reach is None else reach.page()
+            tuning = Tuning("sft", change_table(columns), before, after, context=reached)
             write_report(folder / "report.html", _report(run, facts, meter, folder, tuning, finished))
             if finished:
                 chapter.record(
                     folder,
                     step=step,
                     metrics=metrics,
-                    began="pretrain",
+                    began=began,
                     before=before,
                     after=after,
                     recipe=recipe.digest("sft"),
@@ -184,6 +198,8 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> S
             emit(Caution(caution))
         if finished:
             emit(Table("what fine-tuning changed", ("", *columns), tuple(changes(columns))))
+            if reached is not None:
+                emit(Table("longer context", context_heads(reached), tuple(context_rows(reached))))
             emit(Note(f"model:  {folder / 'model'}"))
         emit(Note(f"report: {folder / 'report.html'}"))
     return SFTResult(finished, step, folder / "model", metrics, before, after)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from accelerate import PartialState
 from transformers import PreTrainedTokenizerBase
 
 from buddygpt.data.tokenizer import largest_id, load_tokenizer, make_chat_tokenizer
@@ -30,18 +31,18 @@ class Base:
     tokenizer: PreTrainedTokenizerBase
 
     def load(self, section: TuningSection) -> BuddyGPTForCausalLM:
-        """The model, its weights in fp32, attention as the section says.
+        """The model on its device, its weights in fp32, attention as the section says.
 
         Raises:
             BuddyError: it cannot be loaded, or its vocabulary is smaller than the tokenizer's.
         """
-        model = as_buddygpt(self.source).float()
+        model = as_buddygpt(self.source).float().to(PartialState().device)
         if (largest := largest_id(self.tokenizer)) >= model.config.vocab_size:
             raise BuddyError(
                 f"{self.source}: its tokenizer's ids reach {largest}, but the model has {model.config.vocab_size} rows"
             )
         model.set_attn_implementation(section.attn_implementation)
-        return model
+        return model.to(PartialState().device)
 
 
 def find_base(section: TuningSection, run: Run, chapter: Chapter) -> Base:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers import PreTrainedTokenizerBase
 
 from buddygpt.data.prepare import Prepared, find_prepared, prepare
@@ -72,28 +73,21 @@ def tell_epochs(epochs: dict[str, float], emit: Emit) -> None:
             emit(Caution(f"{name} is read {times:.1f} times: the model will know it by heart"))
 
 
-def first_figures(folder: Path, judge: Callable[[], dict[str, float]]) -> dict[str, float]:
+def first_figures(folder: Path, judge: Callable[[], dict[str, float]], resumed: bool) -> dict[str, float]:
     """Figures of the model that a run begins with; those of its first start where it goes on."""
     file = folder / "before.json"
-    if file.is_file():
+    if resumed and file.is_file():  # else it is of an earlier try, maybe with another model
         return json.loads(file.read_text("utf-8"))
     figures = judge()
-    write_atomically(file, json.dumps(figures))
+    if PartialState().is_main_process:
+        write_atomically(file, json.dumps(figures))
     return figures
 
 
-def chapters_before(run: Run, chapter: Chapter) -> dict[str, dict[str, float]]:
-    """The figures of the chapters before, as they were judged when the next one began or ended.
-
-    Returns:
-        Name of a chapter to its figures.
-    """
-    found: dict[str, dict[str, float]] = {}
-    for earlier in ("sft", "dpo"):
-        if earlier == chapter:
-            break
-        file = run.chapter(earlier) / "done.json"
-        if file.is_file():
-            record = json.loads(file.read_text("utf-8"))
-            found = {**found, record["began"]: record["before"], earlier: record["after"]}
-    return found
+def chapters_before(run: Run) -> dict[str, dict[str, float]]:
+    """Figures of what fine-tuning began with and of what came of it, by name; none where it is not finished."""
+    file = run.chapter("sft") / "done.json"
+    if not file.is_file():
+        return {}
+    record = json.loads(file.read_text("utf-8"))
+    return {record["began"]: record["before"], "sft": record["after"]}

@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 import buddygpt
 from buddygpt.model import BuddyGPTConfig, modeling
 from buddygpt.model.architectures import choose, native_config
+from buddygpt.model.context import as_before, extend
 from buddygpt.model.interop import export
 from buddygpt.model.rope import SCALINGS, rotary_tables
 from buddygpt.recipe.model import DynamicRope, LinearRope, Llama3Rope, NTKRope, YarnRope
@@ -124,3 +125,19 @@ def test_a_factor_that_is_no_ratio_of_lengths_is_taken_as_it_stands(kind):
 
 def test_every_scaling_has_its_say_here():
     assert set(SHORT) == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_as_before_a_model_turns_by_the_angles_of_old(make, kind):
+    model, ids = make("gqa", max_position_embeddings=64), torch.arange(96)[None] % 40
+    with torch.no_grad():
+        before = model(ids).logits
+        was = model.config.max_position_embeddings, model.config.rope_parameters
+        extend(model, 256, kind)
+        after = model(ids).logits
+        with pytest.raises(KeyError), as_before(model, *was):
+            assert model.config.max_position_embeddings == 64
+            assert torch.equal(model(ids).logits, before)
+            raise KeyError
+        assert torch.equal(model(ids).logits, after) and not torch.equal(after, before)
+    assert model.config.max_position_embeddings == 256 and model.config.rope_parameters["rope_type"] == kind

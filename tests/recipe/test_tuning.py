@@ -89,7 +89,7 @@ LINE = {text.strip(): number for number, text in enumerate(TUNED.splitlines(), 1
          "sft.rope.kind: 'linaer' is unknown; one of"),
         ("rope: {kind: linear}", "rope: {factor: 0.5}", "rope: {kind: linear}", "sft.rope.factor: "),
         ("lora: {rank: 8}", "lora: {rank: 0}", "lora: {rank: 8}", "sft.lora.rank: must be greater than 0, not 0"),
-        ("lora: {rank: 8}", "lora: {lora_alpha: 0}", "lora: {rank: 8}", "lora.lora_alpha: is called sft.lora.alpha here"),
+        ("lora: {rank: 8}", "lora: {lora_alpha: 0}", "lora: {rank: 8}", "lora_alpha: is called sft.lora.alpha here"),
         ("sequence_length: 256", "epochs: 0", "sequence_length: 256", "sft.epochs: must be greater than 0, not 0"),
         ("sequence_length: 256", "num_train_epochs: 3", "sequence_length: 256",
          "sft.num_train_epochs: is called sft.epochs here"),
@@ -188,3 +188,16 @@ def test_a_weight_of_one_is_the_one_that_is_left_out(write, tmp_path):
     other = load_recipe(write(("[{kind: demo}]", "[{kind: demo, weight: 2}]"), name="t.yaml"))
     with pytest.raises(BuddyError, match=r"differs in data.sources"):
         run.check(other, *SECTIONS)
+
+
+def test_a_chapter_with_a_model_of_its_own_joins_any_run(tuned, tmp_path):
+    """Nothing of the chapters before decides it; once begun, its own section does."""
+    run = Run(tmp_path / "run")
+    run.claim_chapter(load_recipe(tuned(), ["sft.model=a"]), "sft")
+    other = load_recipe(tuned(name="b.yaml"), ["dpo.model=b", "dpo.beta=0.3", "sft.epochs=7", "model.hidden_size=64"])
+    run.claim_chapter(other, "dpo")
+    kept = load_recipe(run.path / "recipe.yaml")
+    assert (kept.dpo.beta, kept.sft.model) == (0.3, "a")
+    (run.chapter("dpo") / "checkpoints").mkdir(parents=True)
+    with pytest.raises(BuddyError, match=r"differs in dpo.beta \(0.3 there, 0.4 here\)"):
+        run.check_chapter(load_recipe(tuned(name="b.yaml"), ["dpo.model=b", "dpo.beta=0.4"]), "dpo")

@@ -108,7 +108,7 @@ def build(tmp_path):
         figures = Figures(stop)
         trainer = DPOTrainer(
             make_model() if model is None else model, make_tokenizer(), section, pairs, held_out or {},
-            tmp_path / name, [figures], Pace(steps, accumulation, steps, steps, lambda done: done),
+            tmp_path / name, [figures], Pace(steps, accumulation, steps, section.eval_every, lambda done: done),
             tmp_path / "scores", silent,
         )  # fmt: skip
         return trainer, figures

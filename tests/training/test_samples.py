@@ -22,12 +22,13 @@ def test_samples_repeat_and_disturb_nothing(tokenizer):
     )  # fmt: skip
     model = BuddyGPTForCausalLM(config).train()
     state = torch.get_rng_state()
-    texts = complete(model, tokenizer, ["春眠", "", "花落知多少"], 40, seed=3)
+    starts = [[tokenizer.eos_token_id, *ids] for ids in tokenizer(["春眠", "", "花落知多少"])["input_ids"]]
+    texts = complete(model, tokenizer, starts, 40, seed=3)
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training
     assert len(texts) == 3 and all(texts)
     torch.manual_seed(1)
-    assert complete(model, tokenizer, ["春眠", "", "花落知多少"], 40, seed=3) == texts
-    assert complete(model, tokenizer, ["春眠"], 40, seed=3) == texts[:1]
-    assert complete(model, tokenizer, ["春眠"], 40, seed=4) != texts[:1]
+    assert complete(model, tokenizer, starts, 40, seed=3) == texts
+    assert complete(model, tokenizer, starts[:1], 40, seed=3) == texts[:1]
+    assert complete(model, tokenizer, starts[:1], 40, seed=4) != texts[:1]
     assert complete(model, tokenizer, [], 40, seed=3) == []

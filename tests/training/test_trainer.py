@@ -16,6 +16,7 @@ from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.training import balance as balancing
 from buddygpt.training.callbacks import Brake, Meter, Seal
 from buddygpt.training.checkpoints import newest_checkpoint
+from buddygpt.training.pace import pretraining_pace
 from buddygpt.training.trainer import HeldOut, PretrainTrainer
 
 SECTION = {
@@ -68,7 +69,8 @@ def train(tmp_path):
         brake = Brake()
         balance = balancing.Balance()
         step = int(start.name[11:]) if start else 0
-        meter = Meter(folder / "metrics.jsonl", section, silent, step, balance.figures)
+        pace = pretraining_pace(section, 1)
+        meter = Meter("pretrain", folder / "metrics.jsonl", pace, silent, step, balance.figures)
 
         class StopAt(Brake):
             def on_step_end(self, args, state, control, **kwargs):
@@ -77,8 +79,7 @@ def train(tmp_path):
 
         trainer = PretrainTrainer(
             model, tokenizer, section, windows, [HeldOut("v", held, stop_at, 2 * stop_at)], folder / "checkpoints",
-            [balance, StopAt(), brake, Seal({"recipe.yaml": "x"}, 2), meter],
-            section.tokens_per_batch // section.sequence_length // section.micro_batch_size,
+            [balance, StopAt(), brake, Seal({"recipe.yaml": "x"}, 2), meter], pace,
         )  # fmt: skip
         trainer.train(resume_from_checkpoint=str(start) if start else None)
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -51,7 +51,7 @@ sides, talks isolated. DPO: {PAIRS} pairs x {LENGTH} of {FILES["dpo"]}, those wh
 peers train transformers' Qwen2 with the same weights. A step is forward, backward, clipping and AdamW under bf16
 autocast; the first one is left out. Memory is the peak of the process above what it held once the models were built,
 less gradients and moments: above weights, gradients, moments and reference. trl's default has gradient checkpointing
-on; with and without it, a ratio is to trl with the same setting."""
+on; speed is compared with that default, memory with trl under the same setting."""
 
 SIDES = {
     "sft": {

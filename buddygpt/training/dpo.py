@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from buddygpt.recipe.dpo import DPOSection
 from buddygpt.training.lora import lora_config
 from buddygpt.training.pace import Pace
 from buddygpt.training.reference import Pair, Score, ScoreFile, pair_key, weights_hash
-from buddygpt.training.seam import Discreet, native_head
+from buddygpt.training.seam import Discreet, hush_renamed, native_head
 from buddygpt.training.trainer import Seams, trainer_options
 
 SAVED_EVERY = 64
@@ -67,8 +66,7 @@ class DPOTrainer(Discreet, TrlTrainer, Seams):
         reference = None
         if not cached and section.lora is None:
             reference = copy.deepcopy(model).requires_grad_(False).eval()
-        # transformers is about to rename it, trl 1.16 calls it by this name in every step.
-        warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+        hush_renamed()
         arguments = DPOConfig(
             **trainer_options(section, folder, pace),
             gradient_checkpointing=section.gradient_checkpointing,

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+def hush_renamed() -> None:
+    """Keep back a warning that users can do nothing about.
+
+    transformers is about to rename `gradient_checkpointing`; trl 1.16 uses that name in its arguments and in every step.
+    """
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
 
 
 @contextmanager

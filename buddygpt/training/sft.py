@@ -16,7 +16,7 @@ from trl.trainer import sft_trainer
 from buddygpt.recipe.sft import SFTSection
 from buddygpt.training.lora import lora_config
 from buddygpt.training.pace import Pace
-from buddygpt.training.seam import Discreet, native_head
+from buddygpt.training.seam import Discreet, hush_renamed, native_head
 from buddygpt.training.trainer import HeldOut, Seams, collate, trainer_options
 
 
@@ -49,6 +49,7 @@ class SFTTrainer(Discreet, TrlTrainer, Seams):
         pace: Pace,
     ):
         self.section, self.held_out = section, held_out
+        hush_renamed()
         arguments = SFTConfig(
             **trainer_options(section, folder, pace),
             gradient_checkpointing=section.gradient_checkpointing,

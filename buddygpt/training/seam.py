@@ -12,7 +12,7 @@ from typing import Any
 def hush_renamed() -> None:
     """Keep back a warning that users can do nothing about.
 
-    transformers is about to rename `gradient_checkpointing`; trl 1.16 uses that name in its arguments and in every step.
+    transformers is about to rename `gradient_checkpointing`; trl 1.16 has that name in its arguments and in every step.
     """
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
 

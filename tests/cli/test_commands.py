@@ -83,11 +83,11 @@ def test_a_dry_run_tells_and_writes_nothing(buddy, tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_question_of_make_demo_is_one_that_the_demo_model_knows():
+def test_the_question_of_make_demo_is_about_a_fact_that_tuning_never_asked_for():
     from buddygpt.data import demo
 
     asked = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "chat --prompt" in line)
-    assert asked.split('"')[1] in demo.prompts(0)
+    assert asked.split('"')[1] in {dialogue.question for dialogue in demo.examination(0, "test")}
 
 
 def test_links_in_the_documents_lead_somewhere():

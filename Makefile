@@ -16,7 +16,7 @@ demo: $(VENV)/installed
 	$(BIN)/buddy pretrain recipes/tiny.yaml --resume
 	$(BIN)/buddy sft recipes/tiny.yaml --resume
 	$(BIN)/buddy dpo recipes/tiny.yaml --resume
-	$(BIN)/buddy chat --prompt "林洪亮做什么工作？" --temperature 0
+	$(BIN)/buddy chat --prompt "朱延年住在哪条街？" --temperature 0
 
 # A process for each core, one thread each: two that compute with all cores would slow each other several times.
 test: $(VENV)/installed

@@ -28,7 +28,7 @@ ROWS = [{"text": "春江潮水\u2028连海平\u0085"}, {"text": "海上明月"}]
 LINES = '{"text": "春江潮水\u2028连海平\u0085"}\r\n\r\n{"text": "海上明月"}'.encode()
 FILES = {
     "a/lines.jsonl": b"\xef\xbb\xbf" + LINES,
-    "packed.jsonl.gz": gzip.compress(LINES),
+    "packed.jsonl.gz": gzip.compress(LINES, mtime=0),
     "packed.jsonl.zst": zstandard.compress(LINES),
     "array.json": b"[" + LINES.replace(b"\r\n\r\n", b",\n") + b"]",
     "table.csv": "\ufefftext\r\n春江潮水\u2028连海平\u0085\r\n海上明月".encode(),
@@ -112,7 +112,7 @@ def test_members_are_listed_and_read_alone_where_that_can_be(tmp_path, suffix):
     [
         ("b.jsonl", b"{}\n\n{", "b.jsonl:3: not JSON"),
         ("b.csv", "a\n春江潮水".encode("gb18030"), "b.csv:2: not UTF-8, it reads as GB18030"),
-        ("b.jsonl.gz", gzip.compress(b"{}" * 99)[:-9], "b.jsonl.gz: cut short or damaged"),
+        ("b.jsonl.gz", gzip.compress(b"{}" * 99, mtime=0)[:-9], "b.jsonl.gz: cut short or damaged"),
         ("b.txt", b"a\n\xff", "b.txt:2: byte 2: not UTF-8"),
     ],
 )

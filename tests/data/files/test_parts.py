@@ -93,7 +93,7 @@ def test_the_parts_of_a_parquet_file_are_row_groups(tmp_path, part_bytes):
         ("c.json", b'{"data": [\n{"text": "x"},\n{"text": "y"}\n]}'),
         ("a.txt", b"x\ny\nz\n"),
         ("a.csv", b"text\nx\ny\n"),
-        ("a.jsonl.gz", gzip.compress(b"1\n2\n3\n")),
+        ("a.jsonl.gz", gzip.compress(b"1\n2\n3\n", mtime=0)),
         ("a.jsonl", b""),
     ],
 )

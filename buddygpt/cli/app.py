@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 import buddygpt
-from buddygpt.cli import chat, data, export, later, pretrain, recipes, tune
-from buddygpt.recipe.errors import BuddyError
+from buddygpt.cli import chat, data, export, later, recipes, train
+from buddygpt.recipe.errors import BuddyError, Stopped
 
 
 class InOrder(typer.core.TyperGroup):
@@ -20,6 +20,13 @@ class InOrder(typer.core.TyperGroup):
         """Names as they were added, `data` and `recipes` first."""
         first = ("recipes", "data")
         return [*first, *(name for name in self.commands if name not in first)]
+
+    def invoke(self, ctx: typer.Context) -> object:
+        """Run a command; Ctrl-C is told, of which typer would make an exit without a word."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Stopped from None
 
 
 app = typer.Typer(
@@ -34,9 +41,9 @@ app = typer.Typer(
 )
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
-app.command("pretrain")(pretrain.pretrain)
-app.command("sft")(tune.sft)
-app.command("dpo")(tune.dpo)
+app.command("pretrain")(train.pretrain)
+app.command("sft")(train.sft)
+app.command("dpo")(train.dpo)
 app.command("eval", context_settings=later.ANYTHING)(later.evaluate)
 app.command("chat")(chat.chat)
 app.command("export")(export.export)
@@ -73,8 +80,8 @@ def main() -> None:
         app()
     except BuddyError as error:
         _fail(error, error.lines, error.exit_code)
-    except KeyboardInterrupt:
-        _fail(None, ("stopped",), 130)
+    except KeyboardInterrupt:  # while the command line itself is still being read
+        _fail(None, Stopped().lines, Stopped.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

@@ -29,6 +29,15 @@ class BrokenOff(BuddyError):
     """A fault of the surroundings, not of the input: what was done so far stays, to go on from."""
 
 
+class Stopped(BuddyError):
+    """Ctrl-C."""
+
+    exit_code = 130
+
+    def __init__(self) -> None:
+        super().__init__("stopped")
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether the disk, or the user's share of it, is full: Python, torch and safetensors each have their own word."""
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(sign in str(error) for sign in _FULL)

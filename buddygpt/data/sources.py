@@ -132,14 +132,12 @@ def find_sources(
     sources = []
     for i, source in enumerate(sections):
         share = data.validation if source.validation is None else source.validation
-        common = Source(source_name(source), data.sources[i].kind, (), share)
-        if stage != "pretrain":
-            common = replace(common, render=RENDER[stage])
+        render = RENDER.get(stage) or getattr(source, "render", "text")
+        common = Source(source_name(source), data.sources[i].kind, (), share, render=render)
         if isinstance(source, DemoSource):
             sources.append(replace(common, files=(_demo_file(source),)))
             continue
-        render = source.render if stage == "pretrain" else RENDER[stage]
-        common = replace(common, map=source.map, render=render, min_score=source.min_score)
+        common = replace(common, map=source.map, min_score=source.min_score)
         if isinstance(source, HubSource):
             answer = hub[i]
             if unknown := next((f.name for f in answer.files if format_of(f.name) is None), None):

@@ -57,8 +57,8 @@ class Documents:
         """Tokens of each document that have this label."""
         counts = [np.empty(0, np.int64)]
         for shard in self._shards:
-            before = np.concatenate(([0], np.cumsum(np.asarray(shard.labels) == label)))
-            counts.append(np.diff(before[shard.document_ends], prepend=0))
+            starts = np.concatenate(([0], shard.document_ends[:-1]))
+            counts.append(np.add.reduceat(np.asarray(shard.labels) == label, starts, dtype=np.int64))
         return np.concatenate(counts)
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from buddygpt.data.formats import Message, Talk
-from buddygpt.evaluation.replies import Reply, encode_prompts, greedy_replies
+from buddygpt.evaluation.replies import Reply, greedy_replies
 
+PROMPTS = 64
+"""Most prompts that are replied to."""
 NGRAM = 4
 LINE_CHARACTERS = 10
 """A shorter line may stand twice: a bracket, a heading, a yes."""
@@ -41,23 +42,19 @@ class Health:
 
 
 def check_health(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[Message]],
-    *,
-    max_new_tokens: int = 256,
+    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], *, room: int, max_new_tokens: int
 ) -> Health:
-    """Let a model reply to prompts, the likeliest token each time, and look at what it says.
+    """Let a model reply to the first `PROMPTS` that fit, the likeliest token each time, and look at what it says.
 
     Args:
         model: a causal language model on its device.
-        prompts: talks whose next turn is the assistant's, see `first_questions`.
-        max_new_tokens: most tokens of a reply; a prompt must leave room for them.
+        prompts: ids that ask for an answer.
+        room: most tokens of a prompt with its reply.
+        max_new_tokens: most tokens of a reply.
     """
-    room = model.config.max_position_embeddings - max_new_tokens
-    ids = [prompt for prompt in encode_prompts(tokenizer, prompts) if len(prompt) <= room]
-    replies = greedy_replies(model, tokenizer, ids, max_new_tokens=max_new_tokens)
-    return health_of(replies, passed_over=len(prompts) - len(ids))
+    fitting = [prompt for prompt in prompts if len(prompt) + max_new_tokens <= room]
+    replies = greedy_replies(model, tokenizer, fitting[:PROMPTS], max_new_tokens=max_new_tokens)
+    return health_of(replies, passed_over=len(prompts) - len(fitting))
 
 
 def health_of(replies: Sequence[Reply], *, passed_over: int = 0) -> Health:
@@ -73,15 +70,6 @@ def health_of(replies: Sequence[Reply], *, passed_over: int = 0) -> Health:
         distinct=sum(len(set(own)) for own in grams) / total if total else 1.0,
         repeating=sum(_repeats_line(reply.text) or _loops(reply.ids) for reply in replies) / n,
     )
-
-
-def first_questions(talks: Sequence[Talk], count: int) -> list[tuple[Message, ...]]:
-    """What stands before the first answer of each of the first `count` talks."""
-    prompts = []
-    for talk in talks[:count]:
-        first = next(i for i, message in enumerate(talk.messages) if message.role == "assistant")
-        prompts.append(talk.messages[:first])
-    return prompts
 
 
 def _repeats_line(text: str) -> bool:

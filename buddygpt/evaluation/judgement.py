@@ -11,15 +11,12 @@ from buddygpt.data import demo
 from buddygpt.data.demo.rows import pairs
 from buddygpt.evaluation.baselines import guess
 from buddygpt.evaluation.facts import examine
-from buddygpt.evaluation.health import health_of
+from buddygpt.evaluation.health import check_health
 from buddygpt.evaluation.preferences import judge
-from buddygpt.evaluation.replies import greedy_replies
 from buddygpt.report.tuning import Changes
 
 QUESTIONS = 300
 """Of the demo world, of each kind."""
-PROMPTS = 64
-"""Held-out prompts that are replied to."""
 REPLY_TOKENS = 128
 FIGURES: dict[str, tuple[str, str]] = {
     "facts asked for": (".1%", "facts of the demo world that training asked for, in new words: answered exactly"),
@@ -49,8 +46,6 @@ def judge_model(
         seeds: of the demo worlds among the data; facts are examined where there are some.
         room: most tokens of a prompt with its reply; the same for all models that are compared.
     """
-    most = min(REPLY_TOKENS, room // 2)
-    asked = [prompt for prompt in prompts if len(prompt) + most <= room][:PROMPTS]
     found: dict[str, float] = {}
     for seed in seeds:
         known = examine(model, tokenizer, demo.examination(seed, "train")[:QUESTIONS], seed)
@@ -63,8 +58,8 @@ def judge_model(
         }
         for name, value in own.items():
             found[name] = found.get(name, 0.0) + value / len(seeds)
-    if asked:
-        health = health_of(greedy_replies(model, tokenizer, asked, max_new_tokens=most))
+    health = check_health(model, tokenizer, prompts, room=room, max_new_tokens=min(REPLY_TOKENS, room // 2))
+    if health.replies:
         found["stops by itself"] = health.stopped
         found["tokens of a reply"] = health.tokens
         found["distinct 4-grams"] = health.distinct

@@ -37,17 +37,6 @@ class Preferences:
         """Mean margin in nats."""
         return sum(self.margins) / max(len(self.margins), 1)
 
-    def reward_accuracy(self, reference: Preferences) -> float:
-        """Share of the pairs whose chosen answer has the higher reward of DPO (arXiv 2305.18290, section 4).
-
-        That is, whose margin is larger than the reference's. Equal ones count half: the reference itself has 0.5.
-
-        Args:
-            reference: how the model that training began with judges the same pairs.
-        """
-        both = list(zip(self.margins, reference.margins, strict=True))
-        return sum((own > its) + (own == its) / 2 for own, its in both) / max(len(both), 1)
-
 
 def judge(model: Any, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair]) -> Preferences:
     """Compare the summed log-probabilities of both answers of each pair, their end marks included.

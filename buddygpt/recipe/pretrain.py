@@ -28,6 +28,9 @@ class PretrainSection(TrainingSection):
     eval_tokens: Positive = 1_000_000
     """Most held-out tokens of each source in one evaluation; always the same ones."""
 
+    prompts: list[str] = []
+    """Beginnings that the model completes at each evaluation; the demo corpus brings its own."""
+
     @property
     def steps(self) -> int:
         """Optimizer steps of the whole run."""

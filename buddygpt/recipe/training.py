@@ -100,8 +100,6 @@ class TrainingSection(Section):
     """Recompute each layer in the backward pass: less memory, about a third more time."""
     keep_checkpoints: Positive = 2
     """Newest checkpoints that stay."""
-    prompts: list[str] = []
-    """Beginnings that the model completes at each evaluation; the demo corpus brings its own."""
     seed: Annotated[Count, Field(ge=0)] = 0
     """Initial weights, order of windows, samples."""
 

@@ -2,85 +2,57 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase
 
 from buddygpt.data import demo
 from buddygpt.data.length_bias import compare_lengths
 from buddygpt.data.lengths import Openings
 from buddygpt.data.prepared import Prepared
-from buddygpt.data.talks import PairRows, encode_pairs, sample_weights
-from buddygpt.data.tokenizer import DocumentEncoder, chat_ends
+from buddygpt.data.talks import PairRows, encode_pairs
+from buddygpt.data.tokenizer import DocumentEncoder
 from buddygpt.data.windows import Mixture
 from buddygpt.evaluation.judgement import change_table, changes, guessing, judge_model
 from buddygpt.evaluation.kl import kl_to_reference
 from buddygpt.events import Caution, Emit, Note, Table
-from buddygpt.model.cost import as_section
 from buddygpt.model.generation import stop_ids
 from buddygpt.recipe.data import source_name
 from buddygpt.recipe.dpo import DPOSection
 from buddygpt.recipe.errors import BuddyError
-from buddygpt.recipe.runs import Run, dump_yaml
+from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
-from buddygpt.report.page import Report, load_rows, write_report
 from buddygpt.report.tuning import Tuning, tuning_cautions
-from buddygpt.training import chapter, checkpoints
-from buddygpt.training.balance import Balance
-from buddygpt.training.base import find_base, settle_ends
-from buddygpt.training.callbacks import Brake, Meter, Samples, Seal
+from buddygpt.training import chapter
 from buddygpt.training.dpo import DPOTrainer
-from buddygpt.training.facts import Work, attention_rows, common_rows, memory_rows, model_rows
-from buddygpt.training.lora import merged
+from buddygpt.training.facts import Rows, Work, attention_rows, common_rows
 from buddygpt.training.pace import Pace, tuning_pace
-from buddygpt.training.reference import weights_hash
-from buddygpt.training.setup import check_precision, find_device, versions
 from buddygpt.training.tuning import (
+    TuningResult,
+    begin,
     chapters_before,
     demo_seeds,
+    finished,
     first_figures,
-    prepare_rows,
+    result_of,
+    settle,
+    share,
+    shown,
     tell_cuts,
-    tell_epochs,
-    tell_intake,
+    work_of,
 )
 
-SHOWN = 3
-"""Held-out prompts that the model answers at each evaluation."""
 UNSEEN = "facts held out"
 """What pairs about facts that training never asks for are called in the figures."""
 KL_PROMPTS, KL_TOKENS = 32, 128
 """Held-out prompts on which the distance to the reference is measured, and most tokens of a reply to each."""
 
 
-@dataclass(frozen=True)
-class DPOResult:
-    """How preference tuning ended.
-
-    Args:
-        finished: the whole run was trained, and `model` holds the result.
-        step: optimizer steps done.
-        model: folder of the finished model.
-        metrics: final held-out figures, `eval/SOURCE/accuracy` and others.
-        before, after: figures of `judge_model`, of the model that it began with and of the result.
-    """
-
-    finished: bool
-    step: int
-    model: Path
-    metrics: dict[str, float]
-    before: dict[str, float]
-    after: dict[str, float]
-
-
-def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> DPOResult:
+def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> TuningResult:
     """Tune a model on the recipe's pairs.
 
     Args:
@@ -97,65 +69,36 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> D
     section = recipe.dpo
     assert section is not None
     run.check_chapter(recipe, "dpo")
-    folder = run.chapter("dpo")
-    if (done := chapter.finished(folder, emit)) is not None:
-        return DPOResult(True, done["step"], folder / "model", done["metrics"], done["before"], done["after"])
-    start = chapter.start_from(folder, resume)
-    device = find_device()
-    check_precision(section, device, "dpo")
-    base = find_base(section, run, "dpo")
-    tokenizer = base.tokenizer
-    prepared = prepare_rows(recipe, cache, "dpo", tokenizer, emit)
-    tell_intake(prepared, emit)
-    model = base.load(section)
-    length = _length(section, model.config.max_position_embeddings)
-    origin = {"prepared": prepared.path.name, "model": weights_hash(model), "versions": versions()}
-    if start:
-        chapter.check_origin(start, origin)
+    if (done := finished(run, "dpo", emit)) is not None:
+        return done
+    begun = begin(recipe, section, run, "dpo", cache, resume, emit)
+    model, tokenizer, folder = begun.model, begun.base.tokenizer, begun.folder
+    room = model.config.max_position_embeddings
+    length = _length(section, room)
+    work = work_of(begun, length)
     encoder = DocumentEncoder(tokenizer)
-    training, judged = _pairs(prepared, section, length, Openings.of(encoder))
+    training, judged = _pairs(begun.prepared, section, length, Openings.of(encoder))
     tell_cuts([*training, *judged], emit)
     bias = compare_lengths(*np.concatenate([source.lengths for source in training]).T.tolist())
     if bias.warning:
         emit(Caution(bias.warning))
-    pairs, pace = _mixture(training, section, device.processes)
-    chapter.check_space(model.num_parameters(), section.keep_checkpoints, folder, "dpo")
-    run.claim_chapter(recipe, "dpo")
-    run.link_data(prepared.path, "dpo")
-    set_seed(section.seed)
-    work = Work("dpo", as_section(model.config), section, length, True, device)
-    facts = {
-        "model": [("began with", str(base.source)), *model_rows(work.model)],
-        "training": _training_rows(work, training, pace),
-        "memory": memory_rows(work, "pairs"),
-        "data": [(name, f"{epochs:.2f} epochs") for name, epochs in pairs.epochs().items()]
-        + [
-            ("tokens of the chosen answer", f"{bias.chosen_mean:.0f} on average, {bias.chosen_median:.0f} median"),
-            ("of the rejected answer", f"{bias.rejected_mean:.0f} on average, {bias.rejected_median:.0f} median"),
-            ("chosen answer is longer", f"in {bias.longer:.1%} of the pairs"),
-            ("rows", prepared.path.name),
-        ],
-        "versions": list(origin["versions"].items()),
-    }
-    for heading in ("model", "training", "memory", "data"):
-        emit(Table(heading, ("", ""), tuple(facts[heading])))
-    tell_epochs(pairs.epochs(), emit)
+    pairs, pace = _mixture(training, section, begun.device.processes)
+    lengths = [
+        ("tokens of the chosen answer", f"{bias.chosen_mean:.0f} on average, {bias.chosen_median:.0f} median"),
+        ("of the rejected answer", f"{bias.rejected_mean:.0f} on average, {bias.rejected_median:.0f} median"),
+        ("chosen answer is longer", f"in {bias.longer:.1%} of the pairs"),
+    ]
+    facts = settle(begun, work, pairs, _training_rows(work, section, training, pace), lengths, "pairs", emit)
 
-    folder.mkdir(parents=True, exist_ok=True)
     prompts = [pair["prompt_ids"] for source in judged for pair in source]
-    seeds = demo_seeds(section.data)
-    room, began = model.config.max_position_embeddings, "sft" if section.model is None else "before"
-    before = first_figures(folder, lambda: judge_model(model, tokenizer, prompts, seeds, room), start is not None)
-    step = checkpoints.step_of(start) if start else 0
-    brake = Brake()
+    asked = shown(prompts, tokenizer)
     # The selection bias of experts is the reference's too where adapters are all that learns: it must not move.
-    balance = Balance() if section.lora is None else None
-    meter = Meter("dpo", folder / "metrics.jsonl", pace, emit, step, balance.figures if balance else None)
-    shown = prompts[:SHOWN]
-    texts = tokenizer.batch_decode(shown, skip_special_tokens=False)
-    samples = Samples(texts, shown, tokenizer, folder / "samples.jsonl", emit, step)
-    recipe_text = dump_yaml(recipe.as_dict())
-    seal = Seal({"recipe.yaml": recipe_text, chapter.ORIGIN: json.dumps(origin, indent=1)}, section.keep_checkpoints)
+    balanced = section.lora is None
+    watch = chapter.watch(
+        "dpo", folder, recipe, pace, begun.origin, begun.start, asked, tokenizer, emit, balanced=balanced
+    )
+    seeds, resumed = demo_seeds(section.data), begun.start is not None
+    before = first_figures(folder, lambda: judge_model(model, tokenizer, prompts, seeds, room), resumed)
     trainer = DPOTrainer(
         model,
         tokenizer,
@@ -163,32 +106,24 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> D
         pairs,
         {source.name: source for source in judged} | _unseen(seeds, section.eval_pairs, encoder),
         folder / "checkpoints",
-        [*([balance] if balance else []), samples, brake, seal, meter],
+        watch.callbacks(),
         pace,
         cache / "reference",
         emit,
     )
-    if start:
-        emit(Note(f"going on from {start.name}"))
-    with chapter.brake_on_signals(brake, emit), chapter.disk_full(folder):
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
-    step = trainer.state.global_step
-    metrics = {k: v for k, v in meter.latest.items() if k.startswith("eval/")}
-    finished = step >= pace.steps
+    step, metrics = chapter.train(trainer, watch, folder, begun.start, emit)
+    ended = step >= pace.steps
     after: dict[str, float] = {}
     if trainer.is_world_process_zero():
         with chapter.disk_full(folder):
-            if finished:
-                tuned: Any = trainer.accelerator.unwrap_model(trainer.model)
-                if section.lora is not None:
-                    tuned = merged(tuned)
-                settle_ends(tuned, chat_ends(tokenizer))
-                after = judge_model(tuned, tokenizer, prompts, seeds, room)
-                metrics |= _distance(tuned, base.load(section), tokenizer, prompts, length, section.seed)
-                chapter.save(tuned, tokenizer, folder / "model")
+            if ended:
+                result = result_of(trainer, section, tokenizer)
+                after = judge_model(result, tokenizer, prompts, seeds, room)
+                metrics |= _distance(result, begun.base.load(section), tokenizer, prompts, length, section.seed)
+                chapter.save(result, tokenizer, folder / "model")
             earlier = chapters_before(run) if section.model is None else {}
             columns = guessing(seeds) | earlier
-            columns[began] = earlier.get(began, {}) | before
+            columns[begun.base_name] = earlier.get(begun.base_name, {}) | before
             columns |= {"dpo": after} if after else {}
             tuning = Tuning(
                 "dpo",
@@ -198,21 +133,21 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> D
                 kl=(metrics["kl/reply"], metrics["kl/token"]) if "kl/reply" in metrics else None,
                 first_loss=math.log(2) if section.loss_type == ["sigmoid"] else None,
             )
-            write_report(folder / "report.html", _report(run, facts, meter, folder, tuning, finished))
-            if finished:
+            chapter.page(run, "dpo", facts, watch.meter.rows, ended, tuning=tuning)
+            if ended:
                 chapter.record(
                     folder,
                     step=step,
                     metrics=metrics,
-                    began=began,
+                    began=begun.base_name,
                     before=before,
                     after=after,
                     recipe=recipe.digest("dpo"),
                 )
-        for _, caution in tuning_cautions(meter.rows, tuning):
+        for _, caution in tuning_cautions(watch.meter.rows, tuning):
             emit(Caution(caution))
-        _tell_end(folder, metrics, columns, finished, emit)
-    return DPOResult(finished, step, folder / "model", metrics, before, after)
+        _tell_end(folder, metrics, columns, ended, emit)
+    return TuningResult(ended, step, folder / "model", metrics, before, after)
 
 
 def _length(section: DPOSection, context: int) -> int:
@@ -257,22 +192,14 @@ def _unseen(seeds: Sequence[int], most: int, encoder: DocumentEncoder) -> dict[s
 
 def _mixture(training: Sequence[PairRows], section: DPOSection, processes: int) -> tuple[Mixture[Any], Pace]:
     """All pairs of the run in their order, and its pace."""
-    by_name = {source_name(source): source.weight for source in section.data.sources}
-    weights = sample_weights(training, [by_name[source.name] for source in training])
-    per_pair = sum(w * s.tokens / len(s) for w, s in zip(weights, training, strict=True)) / sum(weights)
-    samples = sum(source.tokens for source in training) / per_pair
-    pace = tuning_pace(section, "dpo", samples, processes, lambda count: round(count * per_pair))
+    weights, per_pair, epoch = share(training, section)
+    pace = tuning_pace(section, "dpo", epoch, processes, lambda count: round(count * per_pair))
     return Mixture(training, weights, pace.steps * section.batch_size, section.seed), pace
 
 
-def _training_rows(work: Work, training: Sequence[PairRows], pace: Pace) -> list[tuple[str, str]]:
-    section = work.section
-    assert isinstance(section, DPOSection)
-    rows = common_rows(work)
-    if section.lora is not None:
-        rows.append(("low-rank updates", f"rank {section.lora.rank}"))
+def _training_rows(work: Work, section: DPOSection, training: Sequence[PairRows], pace: Pace) -> Rows:
     return [
-        *rows,
+        *common_rows(work),
         ("loss", f"{' + '.join(section.loss_type)}, beta {section.beta:g}"),
         ("reference", section.reference),
         ("steps", f"{pace.steps:,} of {section.batch_size} pairs, {section.epochs:g} epochs"),
@@ -297,20 +224,6 @@ def _distance(
     stop = stop_ids(tuned, tokenizer)
     found = kl_to_reference(tuned.eval(), reference.eval(), asked, stop=stop, max_new_tokens=most, seed=seed)
     return {"kl/reply": found.per_reply, "kl/token": found.per_token}
-
-
-def _report(run: Run, facts: Any, meter: Meter, folder: Path, tuning: Tuning, done: bool) -> Report:
-    again = ("buddy", "dpo", str(run.path / "recipe.yaml"), "--run", str(run.path), "--resume")
-    return Report(
-        title=run.name,
-        facts=facts,
-        metrics=meter.rows,
-        samples=load_rows(folder / "samples.jsonl"),
-        baselines={},
-        command=shlex.join(("buddy", "chat", str(folder / "model")) if done else again),
-        finished=done,
-        tuning=tuning,
-    )
 
 
 def _tell_end(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,25 +10,20 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, set_seed
 
 from buddygpt.data import demo
 from buddygpt.data.baseline import ngram_baseline
-from buddygpt.data.prepare import Prepared, find_prepared, prepare
+from buddygpt.data.prepare import Prepared
 from buddygpt.data.windows import Mixture, StreamWindows, TokenStream, Window, evaluation_windows
 from buddygpt.events import Caution, Emit, Note, Table
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 from buddygpt.recipe.data import DemoSource, source_name
-from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.geometry import count_parameters
-from buddygpt.recipe.runs import Run, dump_yaml
+from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
-from buddygpt.report.page import Report, load_rows, write_report
-from buddygpt.training import chapter, checkpoints
-from buddygpt.training.balance import Balance
-from buddygpt.training.callbacks import Brake, Meter, Samples, Seal
+from buddygpt.training import chapter
 from buddygpt.training.facts import Work, memory_rows, model_rows, training_rows
 from buddygpt.training.pace import pretraining_pace
 from buddygpt.training.setup import (
     check_precision,
     find_device,
-    launched_processes,
     versions,
 )
 from buddygpt.training.trainer import HeldOut, PretrainTrainer
@@ -85,7 +78,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     work.attention()
     pace = pretraining_pace(section, device.processes)
     chapter.check_space(count_parameters(recipe.model).total, section.keep_checkpoints, folder, "pretrain")
-    prepared = _prepared(recipe, cache, emit)
+    prepared = chapter.prepare_data(recipe, cache, emit)
     origin = {"prepared": prepared.path.name, "versions": versions()}
     if start:
         chapter.check_origin(start, origin)
@@ -113,18 +106,11 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     }
     _tell_plan(recipe, facts, baseline, windows, emit)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    step = checkpoints.step_of(start) if start else 0
-    brake = Brake()
-    balance = Balance()
-    meter = Meter("pretrain", folder / "metrics.jsonl", pace, emit, step, balance.figures)
-    prompts = _prompts(recipe)
-    starts = [[tokenizer.eos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]] for prompt in prompts]
-    samples = Samples(prompts, starts, tokenizer, folder / "samples.jsonl", emit, step)
-    seal = Seal(
-        {"recipe.yaml": dump_yaml(recipe.as_dict()), chapter.ORIGIN: json.dumps(origin, indent=1)},
-        section.keep_checkpoints,
-    )
+    prompts = [
+        (prompt, [tokenizer.eos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]])
+        for prompt in _prompts(recipe)
+    ]
+    watch = chapter.watch("pretrain", folder, recipe, pace, origin, start, prompts, tokenizer, emit)
     trainer = PretrainTrainer(
         model,
         tokenizer,
@@ -132,24 +118,19 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
         windows,
         held_out,
         folder / "checkpoints",
-        [balance, samples, brake, seal, meter],
+        watch.callbacks(),
         pace,
     )
-    if start:
-        emit(Note(f"going on from {start.name}"))
-    with chapter.brake_on_signals(brake, emit), chapter.disk_full(folder):
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
-    step = trainer.state.global_step
-    metrics = {k: v for k, v in meter.latest.items() if k.startswith("eval/")}
+    step, metrics = chapter.train(trainer, watch, folder, start, emit)
     done = step >= pace.steps
     if trainer.is_world_process_zero():
         with chapter.disk_full(folder):
             if done:
                 chapter.save(model, tokenizer, folder / "model")
-            write_report(folder / "report.html", _report(run, facts, meter, folder, baseline, done))
+            chapter.page(run, "pretrain", facts, watch.meter.rows, done, baselines=baseline)
             if done:
                 chapter.record(folder, step=step, metrics=metrics, baseline=baseline, recipe=recipe.digest(*SECTIONS))
-        _tell_end(folder, metrics, baseline, samples.latest, done, emit)
+        _tell_end(folder, metrics, baseline, watch.samples.latest, done, emit)
     return PretrainResult(done, step, folder / "model", metrics, baseline)
 
 
@@ -162,15 +143,6 @@ def _fresh_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> BuddyGPT
     )
     model.generation_config = GenerationConfig(do_sample=True, temperature=0.8, top_p=0.95, **ends)
     return model
-
-
-def _prepared(recipe: Recipe, cache: Path, emit: Emit) -> Prepared:
-    if launched_processes() == 1:
-        return prepare(recipe, cache, emit)
-    prepared = find_prepared(recipe, cache)
-    if prepared is None:
-        raise BuddyError(f"{recipe.name}: the data are not prepared; run `buddy data RECIPE` once, then this again")
-    return prepared
 
 
 def _texts(
@@ -220,20 +192,6 @@ def _tell_plan(recipe: Recipe, facts: Any, baseline: dict[str, float], windows: 
                     f"{name} is read {epochs:.1f} times; beyond about four, repeating teaches little (arXiv 2305.16264)"
                 )
             )
-
-
-def _report(run: Run, facts: Any, meter: Meter, folder: Path, baseline: dict[str, float], done: bool) -> Report:
-    again = ("buddy", "pretrain", str(run.path / "recipe.yaml"), "--run", str(run.path), "--resume")
-    command = shlex.join(("buddy", "chat", str(folder / "model")) if done else again)
-    return Report(
-        title=run.name,
-        facts=facts,
-        metrics=meter.rows,
-        samples=load_rows(folder / "samples.jsonl"),
-        baselines=baseline,
-        command=command,
-        finished=done,
-    )
 
 
 def _tell_end(

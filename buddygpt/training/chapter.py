@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
 
+from buddygpt.data.prepare import Prepared, find_prepared, prepare
 from buddygpt.events import Emit, Note
 from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.errors import BuddyError, is_disk_full
-from buddygpt.recipe.runs import free_bytes, write_atomically
+from buddygpt.recipe.runs import Run, dump_yaml, free_bytes, write_atomically
+from buddygpt.recipe.schema import Chapter, Recipe
+from buddygpt.report.page import Report, load_rows, write_report
+from buddygpt.report.tuning import Tuning
 from buddygpt.training import checkpoints
-from buddygpt.training.callbacks import Brake
-from buddygpt.training.facts import checkpoint_bytes
+from buddygpt.training.balance import Balance
+from buddygpt.training.callbacks import Brake, Meter, Samples, Seal
+from buddygpt.training.facts import Rows, checkpoint_bytes
+from buddygpt.training.pace import Pace
+from buddygpt.training.setup import launched_processes
 
 ORIGIN = "origin.json"
 """In each checkpoint: what the run began from, and the versions it was made with."""
@@ -48,6 +57,34 @@ def start_from(folder: Path, resume: bool) -> Path | None:
             "go on with --resume, choose another folder with --run, or remove it"
         )
     return newest
+
+
+def prepare_data(
+    recipe: Recipe,
+    cache: Path,
+    emit: Emit,
+    name: Chapter = "pretrain",
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Prepared:
+    """A chapter's text or rows, prepared here, or found prepared where several processes need them.
+
+    Args:
+        recipe: with the chapter's data.
+        cache: where they lie.
+        emit: who is told.
+        name: the chapter's.
+        tokenizer: of the model that is tuned.
+
+    Raises:
+        BuddyError: a source cannot be read, or nothing is prepared and several processes were launched.
+    """
+    if launched_processes() == 1:
+        return prepare(recipe, cache, emit, stage=name, tokenizer=tokenizer)
+    prepared = find_prepared(recipe, cache, stage=name, tokenizer=tokenizer)
+    if prepared is None:
+        command = "buddy data RECIPE" + ("" if name == "pretrain" else f" --stage {name}")
+        raise BuddyError(f"{recipe.name}: the data are not prepared; run `{command}` once, then this again")
+    return prepared
 
 
 def check_origin(start: Path, now: Mapping[str, Any]) -> None:
@@ -128,6 +165,105 @@ def disk_full(folder: Path) -> Iterator[None]:
         whole = checkpoints.whole_checkpoints(folder / "checkpoints")
         kept = f"{whole[-1].name} is whole" if whole else "no checkpoint is whole yet"
         raise BuddyError(f"{folder}: no space left; {kept}; free some space and go on with --resume") from error
+
+
+@dataclass(frozen=True)
+class Watch:
+    """The watchers of a run."""
+
+    balance: Balance | None
+    samples: Samples
+    brake: Brake
+    seal: Seal
+    meter: Meter
+
+    def callbacks(self) -> list[TrainerCallback]:
+        """In the order in which they are told: the meter last, of what the others found."""
+        return [watcher for watcher in vars(self).values() if watcher is not None]
+
+
+def watch(
+    name: Chapter,
+    folder: Path,
+    recipe: Recipe,
+    pace: Pace,
+    origin: Mapping[str, Any],
+    start: Path | None,
+    prompts: Sequence[tuple[str, Sequence[int]]],
+    tokenizer: PreTrainedTokenizerBase,
+    emit: Emit,
+    *,
+    balanced: bool = True,
+) -> Watch:
+    """The watchers of a chapter, their files taken back to the checkpoint that it goes on from.
+
+    Args:
+        name: the chapter's, which is that of its section.
+        folder: the chapter's; made where it is missing.
+        recipe: kept in each checkpoint.
+        pace: of the run.
+        origin: kept in each checkpoint as `ORIGIN`.
+        start: the checkpoint to go on from.
+        prompts: what the model goes on with at each evaluation: each as it is shown, and its ids.
+        tokenizer: the model's.
+        emit: who is told.
+        balanced: the selection bias of experts moves.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    step = checkpoints.step_of(start) if start else 0
+    balance = Balance() if balanced else None
+    kept = {"recipe.yaml": dump_yaml(recipe.as_dict()), ORIGIN: json.dumps(origin, indent=1)}
+    return Watch(
+        balance,
+        Samples(
+            [text for text, _ in prompts], [ids for _, ids in prompts], tokenizer, folder / "samples.jsonl", emit, step
+        ),
+        Brake(),
+        Seal(kept, getattr(recipe, name).keep_checkpoints),
+        Meter(name, folder / "metrics.jsonl", pace, emit, step, balance.figures if balance else None),
+    )
+
+
+def train(trainer: Trainer, watch: Watch, folder: Path, start: Path | None, emit: Emit) -> tuple[int, dict[str, float]]:
+    """Train to the end, or until somebody stops it.
+
+    Returns:
+        Steps done, and the figures of the last evaluation.
+
+    Raises:
+        BuddyError: the disk is full.
+    """
+    if start:
+        emit(Note(f"going on from {start.name}"))
+    with brake_on_signals(watch.brake, emit), disk_full(folder):
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
+    return trainer.state.global_step, {k: v for k, v in watch.meter.latest.items() if k.startswith("eval/")}
+
+
+def page(
+    run: Run,
+    name: Chapter,
+    facts: Mapping[str, Rows],
+    metrics: Sequence[Mapping[str, Any]],
+    finished: bool,
+    *,
+    baselines: Mapping[str, float] | None = None,
+    tuning: Tuning | None = None,
+) -> None:
+    """Write a chapter's report; what the arguments are `Report` tells."""
+    folder = run.chapter(name)
+    again = ("buddy", name, str(run.path / "recipe.yaml"), "--run", str(run.path), "--resume")
+    report = Report(
+        title=run.name,
+        facts=facts,
+        metrics=metrics,
+        samples=load_rows(folder / "samples.jsonl"),
+        command=shlex.join(("buddy", "chat", str(folder / "model")) if finished else again),
+        finished=finished,
+        baselines=baselines or {},
+        tuning=tuning,
+    )
+    write_report(folder / "report.html", report)
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -18,6 +18,7 @@ from buddygpt.recipe.model import ModelSection, flatten
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.schema import Recipe
 from buddygpt.recipe.training import TrainingSection
+from buddygpt.recipe.tuning import TuningSection
 from buddygpt.training.setup import Device
 
 Rows = list[tuple[str, str]]
@@ -119,12 +120,15 @@ def memory_rows(work: Work, unit: str = "windows") -> Rows:
 def common_rows(work: Work) -> Rows:
     """Optimizer and device."""
     section = work.section
-    return [
+    rows = [
         ("device", str(work.device)),
         ("precision", section.precision),
         ("optimizer", f"{section.optimizer.kind}, peak rate {section.optimizer.learning_rate:g}"),
         ("schedule", section.schedule.kind),
     ]
+    if isinstance(section, TuningSection) and section.lora is not None:
+        rows.append(("low-rank updates", f"rank {section.lora.rank}"))
+    return rows
 
 
 def training_rows(work: Work, accumulation: int) -> Rows:

@@ -1,44 +1,206 @@
-"""What fine-tuning and preference tuning have in common: their rows, and the record of the chapters before."""
+"""What fine-tuning and preference tuning have in common: how they begin, what they tell, what they leave."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from accelerate import PartialState
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, Trainer, set_seed
 
-from buddygpt.data.prepare import Prepared, find_prepared, prepare
-from buddygpt.events import Caution, Emit, Note
-from buddygpt.recipe.data import DataSection, DemoSource
-from buddygpt.recipe.errors import BuddyError
+from buddygpt.data.prepared import Prepared
+from buddygpt.data.talks import sample_weights
+from buddygpt.data.tokenizer import chat_ends
+from buddygpt.data.windows import Mixture
+from buddygpt.events import Caution, Emit, Note, Table
+from buddygpt.model import BuddyGPTForCausalLM
+from buddygpt.model.cost import as_section
+from buddygpt.recipe.data import DataSection, DemoSource, source_name
 from buddygpt.recipe.runs import Run, write_atomically
 from buddygpt.recipe.schema import Chapter, Recipe
-from buddygpt.training.setup import launched_processes
+from buddygpt.recipe.tuning import TuningSection
+from buddygpt.training import chapter
+from buddygpt.training.base import Base, find_base, settle_ends
+from buddygpt.training.facts import Rows, Work, memory_rows, model_rows
+from buddygpt.training.lora import merged
+from buddygpt.training.reference import weights_hash
+from buddygpt.training.setup import Device, check_precision, find_device, versions
 
 READ_OFTEN = 8
 """Epochs above which a caution is told."""
+SHOWN = 3
+"""Held-out prompts that the model answers at each evaluation."""
+Section = TypeVar("Section", bound=TuningSection)
 
 
-def prepare_rows(
-    recipe: Recipe, cache: Path, chapter: Chapter, tokenizer: PreTrainedTokenizerBase, emit: Emit
-) -> Prepared:
-    """The chapter's rows, prepared here, or found prepared where several processes need them.
+@dataclass(frozen=True)
+class TuningResult:
+    """How a tuning chapter ended.
+
+    Args:
+        finished: the whole run was trained, and `model` holds the result.
+        step: optimizer steps done.
+        model: folder of the finished model.
+        metrics: final held-out figures.
+        before, after: figures of `judge_model`, of the model that it began with and of the result.
+    """
+
+    finished: bool
+    step: int
+    model: Path
+    metrics: dict[str, float]
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Begun(Generic[Section]):
+    """A tuning chapter of which nothing is written yet but its prepared rows.
+
+    Args:
+        name: the chapter's.
+        recipe, run, section: as given.
+        start: the checkpoint to go on from.
+        device: where.
+        base: the model that it begins with.
+        prepared: its rows.
+        model: the base, loaded.
+        origin: what the checkpoints keep of where they come from.
+    """
+
+    name: Chapter
+    recipe: Recipe
+    run: Run
+    section: Section
+    start: Path | None
+    device: Device
+    base: Base
+    prepared: Prepared
+    model: BuddyGPTForCausalLM
+    origin: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """The chapter's."""
+        return self.run.chapter(self.name)
+
+    @property
+    def base_name(self) -> str:
+        """What the model that it begins with is called in tables."""
+        before = "sft" if self.name == "dpo" else "pretrain"
+        return before if self.section.model is None else "before"
+
+
+def finished(run: Run, name: Chapter, emit: Emit) -> TuningResult | None:
+    """What a chapter that is finished already has recorded."""
+    folder = run.chapter(name)
+    done = chapter.finished(folder, emit)
+    if done is None:
+        return None
+    return TuningResult(True, done["step"], folder / "model", done["metrics"], done["before"], done["after"])
+
+
+def begin(
+    recipe: Recipe, section: Section, run: Run, name: Chapter, cache: Path, resume: bool, emit: Emit
+) -> Begun[Section]:
+    """Find the model and the rows of a chapter, and see that it can go on from where it stopped.
 
     Raises:
-        BuddyError: a source cannot be read, or they are not prepared and several processes were launched.
+        BuddyError: something the user can mend; nothing is written but prepared rows.
     """
-    if launched_processes() == 1:
-        return prepare(recipe, cache, emit, stage=chapter, tokenizer=tokenizer)
-    prepared = find_prepared(recipe, cache, stage=chapter, tokenizer=tokenizer)
-    if prepared is None:
-        raise BuddyError(
-            f"{recipe.name}: the rows of {chapter} are not prepared; run `buddy data RECIPE --stage {chapter}` once, "
-            "then this again"
-        )
-    return prepared
+    start = chapter.start_from(run.chapter(name), resume)
+    device = find_device()
+    check_precision(section, device, name)
+    base = find_base(section, run, name)
+    prepared = chapter.prepare_data(recipe, cache, emit, name, base.tokenizer)
+    tell_intake(prepared, emit)
+    model = base.load(section)
+    origin = {"prepared": prepared.path.name, "model": weights_hash(model), "versions": versions()}
+    if start:
+        chapter.check_origin(start, origin)
+    return Begun(name, recipe, run, section, start, device, base, prepared, model, origin)
+
+
+def work_of(begun: Begun[Any], length: int) -> Work:
+    """The chapter as work on windows of so many tokens.
+
+    Raises:
+        BuddyError: the attention backend that the recipe names cannot do it here.
+    """
+    work = Work(begun.name, as_section(begun.model.config), begun.section, length, True, begun.device)
+    work.attention()
+    return work
+
+
+def settle(
+    begun: Begun[Any], work: Work, samples: Mixture[Any], training: Rows, data: Rows, unit: str, emit: Emit
+) -> dict[str, Rows]:
+    """Claim the run for a chapter that is about to train, and tell what it will do.
+
+    Args:
+        begun: the chapter.
+        work: what is trained.
+        samples: in training order.
+        training, data: rows of the chapter's own.
+        unit: what a sample is called, in the plural.
+        emit: who is told.
+
+    Returns:
+        All facts, by heading.
+
+    Raises:
+        BuddyError: the disk has no room, or the run is another recipe's.
+    """
+    chapter.check_space(begun.model.num_parameters(), begun.section.keep_checkpoints, begun.folder, begun.name)
+    begun.run.claim_chapter(begun.recipe, begun.name)
+    begun.run.link_data(begun.prepared.path, begun.name)
+    set_seed(begun.section.seed)
+    epochs = samples.epochs()
+    read = [(name, f"{times:.2f} epochs") for name, times in epochs.items()]
+    facts: dict[str, Rows] = {
+        "model": [("began with", str(begun.base.source)), *model_rows(work.model)],
+        "training": training,
+        "memory": memory_rows(work, unit),
+        "data": [*read, *data, ("rows", begun.prepared.path.name)],
+    }
+    for heading, rows in facts.items():
+        emit(Table(heading, ("", ""), tuple(rows)))
+    tell_epochs(epochs, emit)
+    return facts | {"versions": list(begun.origin["versions"].items())}
+
+
+def share(sources: Sequence[Any], section: TuningSection) -> tuple[list[float], float, float]:
+    """How sources are mixed.
+
+    Args:
+        sources: with `name` and `tokens`, and as many samples as they are long.
+        section: the recipe's.
+
+    Returns:
+        Shares of the samples, tokens of a sample on average, and samples of one epoch.
+    """
+    by_name = {source_name(source): source.weight for source in section.data.sources}
+    weights = sample_weights(sources, [by_name[source.name] for source in sources])
+    mean = sum(w * s.tokens / len(s) for w, s in zip(weights, sources, strict=True)) / sum(weights)
+    return weights, mean, sum(source.tokens for source in sources) / mean
+
+
+def shown(prompts: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, Sequence[int]]]:
+    """The first few prompts as they are shown, with their ids."""
+    few = list(prompts[:SHOWN])
+    return list(zip(tokenizer.batch_decode(few, skip_special_tokens=False), few, strict=True))
+
+
+def result_of(trainer: Trainer, section: TuningSection, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """The model that was trained, an ordinary one that stops where a chat model does."""
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    if section.lora is not None:
+        model = merged(model)
+    settle_ends(model, chat_ends(tokenizer))
+    return model
 
 
 def demo_seeds(data: DataSection) -> list[int]:

@@ -1,9 +1,8 @@
 import pytest
 
-from buddygpt.data.demo import talks
-from buddygpt.data.formats import Message, Talk
-from buddygpt.evaluation.health import check_health, first_questions, health_of
-from buddygpt.evaluation.replies import Reply
+from buddygpt.data.formats import Message
+from buddygpt.evaluation.health import check_health, health_of
+from buddygpt.evaluation.replies import Reply, encode_prompts
 
 
 def say(text="", ids=(), stopped=True):
@@ -60,12 +59,7 @@ def test_shares_and_lengths_are_means_over_replies():
 def test_a_model_is_asked_greedily_and_prompts_without_room_are_counted(tokenizer, scripted):
     short, endless, long = ((Message("user", text),) for text in ("春？", "花？", "夜" * 400))
     model = scripted({short: "晓", endless: "声声..."})
-    found = check_health(model, tokenizer, [short, endless, long], max_new_tokens=50)
+    found = check_health(
+        model, tokenizer, encode_prompts(tokenizer, [short, endless, long]), room=512, max_new_tokens=50
+    )
     assert (found.replies, found.passed_over, found.stopped, found.repeating) == (2, 1, 0.5, 0.5)
-
-
-def test_first_questions_end_before_the_first_answer():
-    system, user, answer = Message("system", "s"), Message("user", "u"), Message("assistant", "a")
-    talk = Talk((system, user, answer, user, answer))
-    assert first_questions([talk, talk, talk], 2) == [(system, user)] * 2
-    assert all(prompt[-1].role == "user" for prompt in first_questions(list(talks(0)), 50))

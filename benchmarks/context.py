@@ -25,7 +25,7 @@ from buddygpt.evaluation.haystack import Needle, make_needles
 from buddygpt.evaluation.needle import NeedleGrid, find_needles
 from buddygpt.evaluation.positions import Passage, Positions, cut_passages, measure_positions
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM, extend
-from buddygpt.recipe.pretrain import WSD, Muon
+from buddygpt.recipe.training import WSD, Muon
 from buddygpt.report.context import FoundCell, PositionLine, needle_figure, positions_figure
 from buddygpt.training.optimizers import build_optimizer
 from buddygpt.training.schedules import rate_factor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from buddygpt.data.files.encodings import not_utf8
@@ -12,13 +12,18 @@ from buddygpt.data.files.streams import LIMIT, LIMIT_WORDS
 from buddygpt.recipe.errors import BuddyError
 
 
-def read_csv(file: BinaryIO, name: str) -> Rows:
+def read_csv(file: BinaryIO, name: str, header: Sequence[str] = ()) -> Rows:
     """Rows of a .csv file, each with the number of the line on which it begins.
+
+    Args:
+        file: the stream.
+        name: what messages call it.
+        header: names of the columns, where the first line is a row like the others.
 
     Raises:
         BuddyError: a row that has not as many fields as the header, a quote without an end, a NUL byte, not UTF-8.
     """
-    return _read_table(file, name, ",")
+    return _read_table(file, name, ",", header)
 
 
 def read_tsv(file: BinaryIO, name: str) -> Rows:
@@ -26,11 +31,10 @@ def read_tsv(file: BinaryIO, name: str) -> Rows:
     return _read_table(file, name, "\t")
 
 
-def _read_table(file: BinaryIO, name: str, delimiter: str) -> Rows:
+def _read_table(file: BinaryIO, name: str, delimiter: str, header: Sequence[str] = ()) -> Rows:
     csv.field_size_limit(2 * LIMIT)  # for 128 KiB; what bounds a field is the bound of its row
     lines = _Lines(file, name)
     table = csv.reader(lines, delimiter=delimiter, strict=True)
-    header: list[str] = []
     while True:
         lines.begin()
         try:

@@ -6,6 +6,7 @@ The drawings hold numbers and no words but `tokens`, so no font needs Chinese; w
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -139,7 +140,8 @@ class Drawing:
 def drawing(name: str, label: str, size: tuple[int, int]) -> Iterator[Drawing]:
     """An empty drawing in the page's style; arguments as those of `draw`."""
     muted = colour("--muted")
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # its font measures words; the page's typeface draws them
         matplotlib.rcdefaults()  # a matplotlibrc of the user's must not change the page
         matplotlib.rcParams.update({
             "svg.fonttype": "none", "svg.hashsalt": name, "path.simplify": False, "font.size": 12,

@@ -77,6 +77,11 @@ CHINESE = {
     "not extended": "未扩展",
     "extended, not tuned": "扩展，未训练",
     "extended and tuned": "扩展并训练",
+    # evaluation
+    "settings": "设置",
+    "sources of the data": "数据出处",
+    "batch size": "批大小",
+    "date": "日期",
     # stages of the data
     "read": "读入",
     "cleaned": "清洗后",

@@ -10,6 +10,7 @@ import typer
 
 import buddygpt
 from buddygpt.cli import chat, data, export, later, recipes, train
+from buddygpt.cli.eval import evaluate
 from buddygpt.recipe.errors import BuddyError, Stopped
 
 
@@ -44,7 +45,7 @@ app.add_typer(data.app, name="data")
 app.command("pretrain")(train.pretrain)
 app.command("sft")(train.sft)
 app.command("dpo")(train.dpo)
-app.command("eval", context_settings=later.ANYTHING)(later.evaluate)
+app.command("eval")(evaluate)
 app.command("chat")(chat.chat)
 app.command("export")(export.export)
 app.command("push", context_settings=later.ANYTHING)(later.push)

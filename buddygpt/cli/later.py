@@ -9,11 +9,6 @@ from buddygpt.recipe.errors import BuddyError
 ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-def evaluate(context: typer.Context) -> None:
-    """Score on benchmarks (not in this version)."""
-    raise BuddyError("eval: not in this version; `buddy pretrain` reports bits per character on held-out text")
-
-
 def push(context: typer.Context) -> None:
     """Publish on a hub (not in this version)."""
     raise BuddyError("push: not in this version; the model folder is runs/NAME/pretrain/model")

@@ -41,7 +41,7 @@ class Scorer(HFLM):
     Args:
         model: any causal language model of transformers, on its device, in eval mode.
         tokenizer: its.
-        context: tokens of its context.
+        context: tokens of its context; as its config says where left out.
         batch_size: rows of a batch; as many as `TOKENS` says where left out.
         kept: where answers are kept, so that an interrupted evaluation goes on.
         emit: told how far it is.
@@ -54,7 +54,7 @@ class Scorer(HFLM):
         self,
         model: Any,
         tokenizer: PreTrainedTokenizerBase,
-        context: int,
+        context: int | None,
         batch_size: int | None,
         kept: Kept,
         emit: Emit,
@@ -144,7 +144,7 @@ class Scorer(HFLM):
         texts = list(
             dict.fromkeys(text for context, answer in split for text in (context, context + answer) if context)
         )
-        ids = dict(zip(texts, self._encode_all(texts), strict=True))
+        ids = dict(zip(texts, self.encode_all(texts), strict=True))
         found = []
         for context, answer in split:
             if context:
@@ -155,7 +155,7 @@ class Scorer(HFLM):
             found.append((answer_ids[:1], answer_ids[1:]) if begins else ([self.prefix_token_id], answer_ids))
         return found
 
-    def _encode_all(self, texts: list[str]) -> list[list[int]]:
+    def encode_all(self, texts: list[str]) -> list[list[int]]:
         """`tok_encode` of many, which the tokenizer's threads share."""
         if not texts:
             return []

@@ -1,0 +1,205 @@
+"""One model through lm-eval: shots that fit its context, a part of the items where asked, answers kept as they come."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import random
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from buddygpt.evaluation.bench import Ready
+from buddygpt.evaluation.harness import Scorer
+from buddygpt.evaluation.kept import Kept
+from buddygpt.evaluation.wording import Plan, plan, tasks_of, write_tasks
+from buddygpt.events import Caution, Emit, Note
+
+BOOTSTRAP = 200
+"""Draws for the error of what is no mean."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is asked.
+
+    Args:
+        shots: worked examples before each item; each benchmark's own where left out.
+        batch_size: rows at once; as many as memory is meant for where left out.
+        limit: items of each subject, or with `share` the share of them; all where left out.
+        share: `limit` is a share.
+        seed: which items a limit takes.
+        texts: judge the texts of answers instead of their letters, where a benchmark has both.
+    """
+
+    shots: int | None = None
+    batch_size: int | None = None
+    limit: float | None = None
+    share: bool = False
+    seed: int = 0
+    texts: bool = False
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A benchmark as one model was asked it.
+
+    Args:
+        plan: its wording.
+        cut: items whose prompt lost its beginning, since it is longer than the context without any example.
+    """
+
+    plan: Plan
+    cut: int
+
+
+def examine(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    ready: Sequence[Ready],
+    settings: Settings,
+    kept: Path | None,
+    emit: Emit,
+) -> tuple[dict[str, Any], list[Fitted]]:
+    """lm-eval's results of a model, with every item, and how each benchmark was asked.
+
+    Args:
+        model: on its device, in eval mode.
+        tokenizer: its; with a chat template, which prompts are then put into.
+        ready: benchmarks with their data.
+        settings: how it is asked.
+        kept: file of the answers so far.
+        emit: who is told.
+
+    Raises:
+        BuddyError: an item does not fit the context at all, the model gives no numbers.
+    """
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    chat = bool(tokenizer.chat_template)
+    with _quiet(), tempfile.TemporaryDirectory() as scratch:
+        scorer = Scorer(model, tokenizer, None, settings.batch_size, Kept(kept), emit)
+        plans = [_plan(one, settings, chat, scorer.max_length, emit) for one in ready]
+        asked, samples = [], {}
+        for number, plan in enumerate(plans):
+            fitted, chosen = _fit(plan, scorer, settings, Path(scratch, f"{number}"), emit)
+            asked.append(fitted)
+            samples |= chosen
+        names = write_tasks([one.plan for one in asked], Path(scratch, "all"))
+        results = simple_evaluate(
+            model=scorer,
+            tasks=names,
+            task_manager=TaskManager(include_path=str(Path(scratch, "all")), include_defaults=False),
+            samples=samples or None,
+            bootstrap_iters=BOOTSTRAP,
+            apply_chat_template=chat,
+            confirm_run_unsafe_code=True,  # no code of lm-eval's runs; ours has a permission of its own
+        )
+    assert results is not None
+    return results, asked
+
+
+def _plan(ready: Ready, settings: Settings, chat: bool, context: int, emit: Emit) -> Plan:
+    """The benchmark's own wording with what the user changed of it."""
+    benchmark = ready.benchmark
+    if benchmark.fixed_shots and settings.shots not in (None, benchmark.shots):
+        emit(Note(f"{benchmark.name}: has {benchmark.shots} shots by its definition; --shots does not change that"))
+    return plan(ready, context=context, shots=settings.shots, chat=chat)
+
+
+def _fit(
+    asked: Plan, scorer: Scorer, settings: Settings, scratch: Path, emit: Emit
+) -> tuple[Fitted, dict[str, list[int]]]:
+    """Fewer shots for subjects whose prompts are longer than the context; and the items that a limit takes."""
+    from lm_eval.tasks import TaskManager
+
+    name, shots, samples, cut = asked.ready.benchmark.name, {}, {}, 0
+    names = write_tasks([asked], scratch)
+    tasks = TaskManager(include_path=str(scratch), include_defaults=False).load(names)["tasks"]
+    (first, *_) = tasks_of(asked.ready.benchmark).values()
+    for task_name, task in tasks.items():
+        indices = _chosen(len(task.eval_docs), settings, task_name)
+        if indices is not None:
+            samples[task_name] = indices
+        wanted = task.get_config("num_fewshot") or 0
+        lengths, room = _lengths(task, scorer, indices, asked)
+        for shots[task_name] in range(wanted - 1, -1, -1) if max(lengths) > room else ():
+            task.set_config(key="num_fewshot", value=shots[task_name])
+            lengths, _ = _lengths(task, scorer, indices, asked)
+            if max(lengths) <= room:
+                break
+        if task_name in first:
+            cut += sum(length > room for length in lengths)
+    if shots:
+        emit(
+            Caution(
+                f"{name}: {asked.shots} shots do not fit a context of {scorer.max_length:,} tokens in {len(shots)} of "
+                f"{len(tasks)} subjects; these get fewer, down to {min(shots.values())}, and the score is marked"
+            )
+        )
+    if cut:
+        emit(Caution(f"{name}: {cut:,} prompts are longer than the context even alone and lose their beginning"))
+    return Fitted(replace(asked, shots_by_subject=shots), cut), samples
+
+
+def _lengths(task: Any, scorer: Scorer, indices: list[int] | None, asked: Plan) -> tuple[list[int], int]:
+    """Tokens of each item's longest prompt, and how many have room."""
+    task.build_all_requests(
+        samples=indices, rank=0, world_size=1, apply_chat_template=asked.chat, fewshot_as_multiturn=True,
+        chat_template=scorer.apply_chat_template if asked.chat else None, tokenizer_name="",
+    )  # fmt: skip
+    pairs = [request.args for request in task.instances]
+    if task.OUTPUT_TYPE == "loglikelihood_rolling":
+        return [0] * len(pairs), scorer.max_length  # whole texts are judged window by window
+    if task.OUTPUT_TYPE == "generate_until":
+        lengths = [len(ids) for ids in scorer.encode_all([context for context, _ in pairs])]
+        limit = task.get_config("generation_kwargs").get("max_gen_toks", scorer.max_gen_toks)
+        return lengths, scorer.max_length - limit
+    by_item: dict[int, int] = {}
+    for request, (context, answer) in zip(task.instances, scorer.encoded(pairs), strict=True):
+        length = len(context) + len(answer) - 1
+        by_item[request.doc_id] = max(by_item.get(request.doc_id, 0), length)
+    return list(by_item.values()), scorer.max_length
+
+
+def _chosen(items: int, settings: Settings, task: str) -> list[int] | None:
+    """Numbers of the items that a limit takes, drawn by the seed; None for all."""
+    if settings.limit is None:
+        return None
+    wanted = max(1, round(items * settings.limit)) if settings.share else int(settings.limit)
+    if wanted >= items:
+        return None
+    seed = hashlib.blake2b(f"{settings.seed} {task}".encode(), digest_size=8).hexdigest()
+    return sorted(random.Random(seed).sample(range(items), wanted))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the chatter of libraries off the screen: what matters of it is told by us."""
+    import datasets
+    from lm_eval import evaluator
+
+    revision = evaluator.get_git_commit_hash
+    evaluator.get_git_commit_hash = lambda: (
+        None
+    )  # of the folder that one happens to be in; git complains where it is none
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    bars = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        evaluator.get_git_commit_hash = revision
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if not bars:
+            datasets.enable_progress_bars()

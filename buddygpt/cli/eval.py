@@ -54,8 +54,9 @@ def evaluate(
     with Renderer() as renderer:
         if show:
             from buddygpt.evaluation.listing import list_benchmarks
+            from buddygpt.recipe.hub import HubSection
 
-            list_benchmarks(data_dir, cache, renderer.emit)
+            list_benchmarks(data_dir, HubSection(), cache, renderer.emit)
             return
         names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
         if not names:

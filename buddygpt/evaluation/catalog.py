@@ -112,6 +112,17 @@ class Data(Section):
         return self
 
 
+class AnswerTexts(Section):
+    """Another reading of questions with choices: the choices are not shown, the likeliest text is the answer."""
+
+    doc_to_text: str
+    """lm-eval's template of the question."""
+    doc_to_choice: str
+    """lm-eval's template of the list of answers."""
+    metric: str
+    """lm-eval's key of the score: one that does not favour short answers."""
+
+
 class Benchmark(Section):
     """A benchmark. What is not known is left out."""
 
@@ -139,6 +150,8 @@ class Benchmark(Section):
     """lm-eval's key of the score."""
     chance: Share | None = None
     """Share that guessing gets; None where guessing gets nothing."""
+    answer_texts: AnswerTexts | None = None
+    """How answers are judged by their texts, on request; None where letters are all there is."""
     max_new_tokens: Annotated[Count, Field(gt=0)] | None = None
     """Limit of a written answer, tokens; half of a model's context where that is less."""
     chat: Literal["model", "always", "never"] = "model"

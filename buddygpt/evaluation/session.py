@@ -110,7 +110,10 @@ def _plan(ready: Ready, settings: Settings, chat: bool, context: int, emit: Emit
     benchmark = ready.benchmark
     if benchmark.fixed_shots and settings.shots not in (None, benchmark.shots):
         emit(Note(f"{benchmark.name}: has {benchmark.shots} shots by its definition; --shots does not change that"))
-    return plan(ready, context=context, shots=settings.shots, chat=chat)
+    found = plan(ready, context=context, shots=settings.shots, chat=chat, texts=settings.texts)
+    if settings.texts and benchmark.kind == "choice" and not found.texts:
+        emit(Note(f"{benchmark.name}: has no reading by the texts of answers; it is judged as always"))
+    return found
 
 
 def _fit(

@@ -31,6 +31,7 @@ class Plan:
         shots_by_subject: where a subject, or one of lm-eval's tasks, has another number.
         max_new_tokens: limit of a written answer, tokens; lm-eval's where None.
         chat: whether the chat template is used.
+        texts: answers are judged by their texts, not by their letters.
     """
 
     ready: Ready
@@ -38,9 +39,16 @@ class Plan:
     shots_by_subject: Mapping[str, int] = field(default_factory=dict)
     max_new_tokens: int | None = None
     chat: bool = False
+    texts: bool = False
+
+    @property
+    def metric(self) -> str:
+        """lm-eval's key of the score."""
+        own = self.ready.benchmark.answer_texts
+        return own.metric if own and self.texts else self.ready.benchmark.metric
 
 
-def plan(ready: Ready, *, context: int, shots: int | None = None, chat: bool = False) -> Plan:
+def plan(ready: Ready, *, context: int, shots: int | None = None, chat: bool = False, texts: bool = False) -> Plan:
     """Settle examples and limits.
 
     Args:
@@ -48,6 +56,7 @@ def plan(ready: Ready, *, context: int, shots: int | None = None, chat: bool = F
         context: of the model, tokens.
         shots: as asked for; the benchmark's own where None or where it fixes them.
         chat: whether the model is a chat model.
+        texts: judge answers by their texts, where the benchmark can.
 
     Raises:
         BuddyError: more examples than there are.
@@ -71,6 +80,7 @@ def plan(ready: Ready, *, context: int, shots: int | None = None, chat: bool = F
         wanted,
         max_new_tokens=None if limit is None else min(limit, context // 2),
         chat={"model": chat, "always": True, "never": False}[benchmark.chat],
+        texts=texts and benchmark.answer_texts is not None,
     )
 
 
@@ -126,6 +136,8 @@ def _task(plan: Plan, harness: Harness, task: str, subject: str) -> dict[str, An
     keys["dataset_name"] = subject if len(plan.ready.files) > 1 else None
     keys["num_fewshot"] = plan.shots_by_subject.get(task, plan.shots_by_subject.get(subject, usual))
     keys |= {key: None for key in _SPLITS if theirs.get(key) and theirs[key] not in plan.ready.files[subject]}
+    if plan.texts and (own := plan.ready.benchmark.answer_texts):
+        keys |= {"doc_to_text": own.doc_to_text, "doc_to_choice": own.doc_to_choice, "description": ""}
     if theirs.get("output_type") == "generate_until":
         keys["generation_kwargs"] = _limited(theirs.get("generation_kwargs") or {}, plan)
     return keys

@@ -7,8 +7,10 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
@@ -21,6 +23,7 @@ from buddygpt.data.staging import CONTAMINATED
 from buddygpt.data.tokenizer import load_tokenizer
 from buddygpt.evaluation.bench import Ready, find, make
 from buddygpt.evaluation.catalog import Benchmark, data_of, load_benchmark
+from buddygpt.evaluation.sandbox.protections import allowed, protections
 from buddygpt.evaluation.scoreboard import Asked, Marks, marks, paired, scores_of
 from buddygpt.evaluation.session import Fitted, Settings, examine
 from buddygpt.evaluation.wording import tasks_of
@@ -34,7 +37,7 @@ from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.runs import Run, find_model, write_atomically
 from buddygpt.recipe.schema import Chapter
 from buddygpt.report.evaluation import Evaluation, comparison_table, write_evaluation
-from buddygpt.report.scores import Measured, plain
+from buddygpt.report.scores import Measured, Score, plain
 from buddygpt.report.scoretable import terminal_table
 from buddygpt.training.reference import weights_hash
 
@@ -100,6 +103,7 @@ def run(
         BuddyError: a task or model that is not there, data that cannot be had, a model that cannot be asked.
     """
     benchmarks = [load_benchmark(task) for task in dict.fromkeys(tasks)]
+    _permit([benchmark.name for benchmark in benchmarks if benchmark.kind == "code"], options.allow_code, emit)
     targets = find_targets(names, runs, options.output, emit)
     device, dtype = choose(options.device, options.dtype)
     ready = {
@@ -138,6 +142,21 @@ def run(
         write_evaluation(page, Evaluation(title, rows, comparisons, _facts(own_ready, device, dtype, options)))
         emit(Note(f"report: {page}"))
     return rows
+
+
+def _permit(code: Sequence[str], allow: bool, emit: Emit) -> None:
+    """See that programs may be run, and tell what contains them.
+
+    Raises:
+        BuddyError: nobody allowed it, or they cannot be contained here.
+    """
+    if code and not allow:
+        raise BuddyError(
+            f"{', '.join(code)}: runs programs that the model writes; add --allow-code-execution, and see in "
+            "docs/evaluation.md what contains them"
+        )
+    if code:
+        emit(Note(f"programs run contained: {', '.join(protections())}"))
 
 
 def find_targets(names: Sequence[str], runs: Path, output: Path | None, emit: Emit) -> list[Target]:
@@ -194,9 +213,11 @@ def _ask(
     for other in target.folder.glob("answers-*.jsonl"):
         if other != kept:
             other.unlink()  # of weights that are no longer there
-    results, fitted = examine(model, tokenizer, ready, options.settings, kept, emit)
+    runs_code = any(one.benchmark.kind == "code" for one in ready)
+    with allowed() if runs_code else nullcontext():
+        results, fitted = examine(model, tokenizer, ready, options.settings, kept, emit)
     asked = [_asked(one, target.run) for one in fitted]
-    measured = Measured(target.name, tuple(scores_of(results, asked)))
+    measured = Measured(target.name, tuple(map(partial(_with_readings, results), fitted, scores_of(results, asked))))
     facts = _facts(ready, device, dtype, options)
     _write(target, results, measured, facts, options.samples)
     for score in measured.scores:
@@ -213,7 +234,7 @@ def _ask(
 def _asked(one: Fitted, run: Run | None) -> Asked:
     plan, benchmark = one.plan, one.plan.ready.benchmark
     return Asked(
-        task=benchmark.name, root=next(iter(tasks_of(benchmark))), metric=benchmark.metric, chance=benchmark.chance,
+        task=benchmark.name, root=next(iter(tasks_of(benchmark))), metric=plan.metric, chance=benchmark.chance,
         shots=plan.shots, chat=plan.chat, cut=one.cut, contaminated=_contaminated(benchmark, run),
     )  # fmt: skip
 
@@ -247,6 +268,18 @@ def _identity(model: Any, tokenizer: PreTrainedTokenizerBase, device: torch.devi
     text = json.dumps([tokenizer.get_vocab(), tokenizer.special_tokens_map], sort_keys=True, default=str)
     parts = (weights_hash(model), model.config.to_json_string(), text, device.type, dtype, version("lm_eval"))
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+
+
+def _with_readings(results: dict[str, Any], one: Fitted, score: Score) -> Score:
+    """A score with what other readings of the same rows give, such as another way to find an answer in a text."""
+    _, *others = tasks_of(one.plan.ready.benchmark)
+    readings = {
+        f"{name}: {metric.removesuffix(',none')}": float(value)
+        for name in others
+        for metric, value in results["results"][name].items()
+        if "," in metric and "_stderr," not in metric
+    }
+    return replace(score, extra={**score.extra, **readings})
 
 
 def _contaminated(benchmark: Benchmark, run: Run | None) -> int | None:

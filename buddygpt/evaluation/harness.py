@@ -28,6 +28,8 @@ from buddygpt.recipe.errors import BuddyError
 
 TOKENS = {"cpu": 2048, "accelerator": 16384}
 """Tokens of a batch, beginnings that are shared not counted, where no batch size is given."""
+HELD = 8
+"""Times as many tokens a batch's caches may hold, beginnings counted for each row."""
 LOGIT_BYTES = 256 * 2**20
 """Most memory for logits in fp32."""
 
@@ -207,7 +209,8 @@ class Scorer(HFLM):
         start = 0
         while start < len(order):
             width = len(sequences[order[start]]) - group.prefix
-            rows = self.rows or max(1, self.tokens // width)
+            held = HELD * self.tokens // (group.prefix + width)
+            rows = self.rows or max(1, min(self.tokens // width, held))
             yield order[start : start + rows]
             start += rows
 

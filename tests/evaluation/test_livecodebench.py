@@ -3,7 +3,6 @@
 import base64
 import json
 import pickle
-import sys
 import zlib
 
 import pytest
@@ -16,8 +15,8 @@ from buddygpt.evaluation.sandbox.box import Limits, Sandbox
 from buddygpt.evaluation.sandbox.outcome import Kind
 from buddygpt.evaluation.sandbox.protections import allowed
 from buddygpt.recipe.errors import BuddyError
+from tests.evaluation.containment import needs_containment
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="programs of a model run on Linux only")
 PUBLIC = [{"input": "3 4\n", "output": "7\n", "testtype": "stdin"}]
 PRIVATE = [{"input": f"{n} {n}\n", "output": f"{2 * n}\n", "testtype": "stdin"} for n in range(5)]
 
@@ -192,7 +191,7 @@ def test_outputs_are_compared_line_by_line_and_number_by_number(printed, expecte
     assert bench.is_same_output(printed, expected) is same
 
 
-@linux
+@needs_containment
 @pytest.mark.parametrize(
     "code",
     [
@@ -205,7 +204,7 @@ def test_a_right_program_passes(code):
     assert verdict(program_row(), code) == bench.Verdict(Kind.PASSED, None, 6)
 
 
-@linux
+@needs_containment
 @pytest.mark.parametrize(
     ("code", "kind", "case"),
     [
@@ -227,7 +226,7 @@ def test_a_wrong_program_is_told_by_kind_and_case(monkeypatch, code, kind, case)
     assert (found.kind, found.case, found.of) == (kind, case, 6)
 
 
-@linux
+@needs_containment
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
@@ -247,7 +246,7 @@ def test_a_function_is_judged_by_what_it_returns(body, kind):
     assert verdict(row, f"def scale(values: List[int], by: int):\n    self = object()\n    {body}").kind is kind
 
 
-@linux
+@needs_containment
 def test_the_expected_answers_are_not_where_the_program_is():
     row = function_row([("1\n1", "8675309123")])
     code = """
@@ -266,7 +265,7 @@ class Solution:
     assert verdict(row, code).kind is Kind.WRONG
 
 
-@linux
+@needs_containment
 def test_many_are_judged_side_by_side_in_order():
     row, function = program_row(), function_row()
     right, wrong = "print(sum(map(int, input().split())))", "print(0)"
@@ -279,7 +278,7 @@ def test_many_are_judged_side_by_side_in_order():
     assert [v.kind is Kind.PASSED for v in side_by_side] == [bool(n % 3) for n in range(12)] + [True]
 
 
-@linux
+@needs_containment
 def test_the_hooks_of_the_harness_judge_one_reply():
     doc = program_row()
     with allowed():

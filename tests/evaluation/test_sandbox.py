@@ -16,8 +16,9 @@ import pytest
 from buddygpt.evaluation.sandbox import box as boxes
 from buddygpt.evaluation.sandbox.box import Limits, Sandbox, permitted
 from buddygpt.evaluation.sandbox.outcome import Kind, Outcome
+from tests.evaluation.containment import needs_containment
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs of a model run on Linux only")
+pytestmark = needs_containment
 
 LIMITS = Limits(cpu_seconds=1, wall_seconds=20, memory_bytes=512 << 20, output_bytes=1 << 20, folder_bytes=1 << 20)
 REFUSED = "PermissionError"

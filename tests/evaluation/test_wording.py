@@ -10,10 +10,10 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from buddygpt.evaluation.wording import Plan, plan, tasks_of, write_tasks
 
 from buddygpt.evaluation.bench import Ready, find_rows
 from buddygpt.evaluation.catalog import data_of, load_benchmark, subjects_of
+from buddygpt.evaluation.wording import Plan, plan, tasks_of, write_tasks
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.hub import HubSection
 from tests.conftest import SHARED

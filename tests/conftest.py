@@ -72,3 +72,32 @@ def toy():
         return [part for override in (*TOY, *more) for part in ("--set", override)]
 
     return arguments
+
+
+@pytest.fixture(scope="session")
+def toy_world(tmp_path_factory):
+    """A folder with the benchmarks and models of `tests.toy_benchmarks`; nobody writes into it."""
+    from tests.toy_benchmarks import write_benchmarks, write_models
+
+    root = tmp_path_factory.mktemp("toys")
+    write_benchmarks(root)
+    write_models(root)
+    return root
+
+
+@pytest.fixture
+def toys(toy_world, monkeypatch):
+    """`toy_world`, its benchmarks known to this process."""
+    import functools
+
+    from lm_eval import evaluator, utils
+
+    from buddygpt.evaluation import catalog
+    from tests.toy_benchmarks import use_benchmarks
+
+    monkeypatch.setattr(evaluator, "add_env_info", lambda results: None)  # asks pip for a list, which takes a second
+    monkeypatch.setattr(utils.env, "from_string", functools.lru_cache(utils.env.from_string))
+    shipped = catalog.FOLDER
+    use_benchmarks(toy_world)
+    yield toy_world
+    use_benchmarks(shipped.parent)

@@ -90,6 +90,6 @@ def _read_limit(text: str | None) -> tuple[float | None, bool]:
 def _read_batch(text: str) -> int | None:
     if text == "auto":
         return None
-    if text.isdigit() and int(text) >= 1:
+    if text.isdecimal() and int(text) >= 1:
         return int(text)
     raise BuddyError(f"--batch-size {text}: write a number of rows, or auto")

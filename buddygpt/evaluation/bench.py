@@ -89,7 +89,9 @@ def make(benchmark: Benchmark, seed: int, cache: Path) -> Ready:
     path = cache / benchmark.name / f"{benchmark.name}-{seed}.test.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in getattr(import_module(module), name)(seed)]
-    write_atomically(path, "".join(lines))
+    text = "".join(lines)
+    if not path.is_file() or path.read_text("utf-8") != text:  # `datasets` keeps another table for each time of a file
+        write_atomically(path, text)
     return Ready(benchmark, {benchmark.name: {"test": path.absolute()}}, {"test": len(lines)}, "built in")
 
 

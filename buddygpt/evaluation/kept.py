@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from buddygpt.recipe.errors import BrokenOff, BuddyError, is_disk_full
+
 Key = tuple[str, Any]
 """The kind of a request, and what was asked."""
 
@@ -41,14 +43,24 @@ class Kept:
         return len(self._answers)
 
     def add(self, key: Key, answer: Any) -> None:
-        """Keep one."""
+        """Keep one.
+
+        Raises:
+            BuddyError: the file cannot be written.
+            BrokenOff: the disk is full.
+        """
         digest = _digest(key)
         self._answers[digest] = answer
         if self._file is None:
             return
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps([digest, answer]) + "\n")
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps([digest, answer]) + "\n")
+        except OSError as error:
+            if is_disk_full(error):
+                raise BrokenOff(f"{self._file.parent}: no space left; free some and start again to go on") from None
+            raise BuddyError(f"{self._file.parent}: cannot be written: {error.strerror or error}") from None
 
 
 def _digest(key: Key) -> str:

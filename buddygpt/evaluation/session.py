@@ -22,6 +22,8 @@ from buddygpt.events import Caution, Emit, Note
 
 BOOTSTRAP = 200
 """Draws for the error of what is no mean."""
+SEED = 1234
+"""By which examples are drawn where lm-eval draws them: its own default."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ def examine(
             samples=samples or None,
             bootstrap_iters=BOOTSTRAP,
             apply_chat_template=chat,
+            fewshot_random_seed=SEED,
             confirm_run_unsafe_code=True,  # no code of lm-eval's runs; ours has a permission of its own
         )
     assert results is not None
@@ -155,6 +158,7 @@ def _fit(
 
 def _lengths(task: Any, scorer: Scorer, indices: list[int] | None, asked: Plan) -> tuple[list[int], int]:
     """Tokens of each item's longest prompt, and how many have room."""
+    task.set_fewshot_seed(SEED)  # the examples that will be drawn when it is asked
     task.build_all_requests(
         samples=indices, rank=0, world_size=1, apply_chat_template=asked.chat, fewshot_as_multiturn=True,
         chat_template=scorer.apply_chat_template if asked.chat else None, tokenizer_name="",

@@ -146,7 +146,9 @@ def _task(plan: Plan, harness: Harness, task: str, subject: str) -> dict[str, An
 def _own_task(plan: Plan, config: Mapping[str, Any]) -> dict[str, Any]:
     """A task of ours."""
     (subject,) = plan.ready.files
-    keys = {"task": plan.ready.benchmark.name} | _rows_of(plan, subject) | dict(config) | {"num_fewshot": plan.shots}
+    name = plan.ready.benchmark.name
+    keys = {"task": name} | _rows_of(plan, subject) | dict(config)
+    keys["num_fewshot"] = plan.shots_by_subject.get(name, plan.shots)
     if config.get("output_type") == "generate_until":
         keys["generation_kwargs"] = _limited(config.get("generation_kwargs") or {}, plan)
     return keys

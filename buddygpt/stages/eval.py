@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import re
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -105,6 +106,8 @@ def run(
     benchmarks = [load_benchmark(task) for task in dict.fromkeys(tasks)]
     _permit([benchmark.name for benchmark in benchmarks if benchmark.kind == "code"], options.allow_code, emit)
     targets = find_targets(names, runs, options.output, emit)
+    together = options.output or runs / "eval"
+    _see_writable([*(target.folder for target in targets), *([together] if len(targets) > 1 else [])])
     device, dtype = choose(options.device, options.dtype)
     ready = {
         benchmark.name: find(benchmark, options.data_dir, options.hub, cache, emit)
@@ -129,15 +132,14 @@ def run(
     if comparisons:
         emit(comparison_table(comparisons, "compared item by item"))
     if len(targets) > 1:
-        folder = options.output or runs / "eval"
-        folder.mkdir(parents=True, exist_ok=True)
+        together.mkdir(parents=True, exist_ok=True)
         write_atomically(
-            folder / "comparison.json",
+            together / "comparison.json",
             json.dumps(
                 {"rows": [*map(plain, rows)], "pairs": [*map(plain, comparisons)]}, ensure_ascii=False, indent=1
             ),
         )
-        page = folder / "report.html"
+        page = together / "report.html"
         title = " / ".join(row.model for row in rows)
         write_evaluation(page, Evaluation(title, rows, comparisons, _facts(own_ready, device, dtype, options)))
         emit(Note(f"report: {page}"))
@@ -173,12 +175,30 @@ def find_targets(names: Sequence[str], runs: Path, output: Path | None, emit: Em
         if name is None:
             emit(Note(f"model: {source}"))
         found.append(_target(source, runs))
-    twice = [target.name for target in found if sum(target.source == other.source for other in found) > 1]
-    if twice:
-        raise BuddyError(f"{twice[0]}: given twice; name each model once")
-    if output is not None:
-        found = [replace(target, folder=output if len(found) == 1 else output / _slug(target.name)) for target in found]
+    places = [target.source.resolve() if isinstance(target.source, Path) else target.source for target in found]
+    for target, place in zip(found, places, strict=True):
+        if places.count(place) > 1:
+            raise BuddyError(f"{target.name}: given twice; name each model once")
+    slugs = [_slug(target.name) for target in found]
+    for number, (target, slug) in enumerate(zip(found, slugs, strict=True)):
+        if slugs.count(slug) > 1:
+            target, slug = replace(target, name=str(target.source)), f"{slug}-{_mark(target.source)}"
+        folder = target.folder if output is None else output / slug if len(found) > 1 else output
+        found[number] = replace(target, folder=folder)
     return found
+
+
+def _see_writable(folders: Sequence[Path]) -> None:
+    """See that results can be written, before a model is asked for hours.
+
+    Raises:
+        BuddyError: they cannot.
+    """
+    for folder in folders:
+        place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not place.is_dir() or not os.access(place, os.W_OK):
+            what = "cannot be written into" if place.is_dir() else "is no folder"
+            raise BuddyError(f"{folder}: cannot be written: {place} {what}; choose another with --output")
 
 
 def choose(device: str | None, dtype: str | None) -> tuple[torch.device, str]:
@@ -210,7 +230,7 @@ def _ask(
     tokenizer = load_tokenizer(str(target.source))
     model = load(target.source).to(device, DTYPES[dtype]).eval()
     kept = target.folder / f"answers-{_identity(model, tokenizer, device, dtype)}.jsonl"
-    for other in target.folder.glob("answers-*.jsonl"):
+    for other in target.folder.glob(f"answers-{'[0-9a-f]' * 16}.jsonl"):
         if other != kept:
             other.unlink()  # of weights that are no longer there
     runs_code = any(one.benchmark.kind == "code" for one in ready)
@@ -248,8 +268,12 @@ def _target(source: Path | str, runs: Path) -> Target:
         chapter = folder.parent.name
         return Target(source, f"{root.name}/{chapter}", root / "eval" / chapter, Run(root))
     name = folder.name if folder.name not in ("model", "export") else f"{folder.parent.name}/{folder.name}"
-    mark = hashlib.blake2b(str(folder).encode(), digest_size=3).hexdigest()
-    return Target(source, name, runs / "eval" / f"{_slug(name)}-{mark}", None)
+    return Target(source, name, runs / "eval" / f"{_slug(name)}-{_mark(source)}", None)
+
+
+def _mark(source: Path | str) -> str:
+    """Tells folders of one name apart."""
+    return hashlib.blake2b(str(Path(source).absolute()).encode(), digest_size=3).hexdigest()
 
 
 def _world(run: Run | None) -> int:

@@ -23,7 +23,7 @@ def test_help_and_recipes_import_no_torch():
         assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("verb", ["eval", "push"])
+@pytest.mark.parametrize("verb", ["push"])
 def test_verbs_to_come_say_what_is_missing_in_one_line(buddy, verb):
     outcome = buddy(verb, "--tasks", "cmmlu,ceval", "--hub", "modelscope")
     assert outcome.code == 2

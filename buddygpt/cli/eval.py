@@ -11,7 +11,7 @@ import typer
 
 from buddygpt.cli import options
 from buddygpt.cli.render import Renderer
-from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.errors import BuddyError, Stopped
 
 
 def evaluate(
@@ -67,7 +67,10 @@ def evaluate(
 
         settings = stage.Settings(shots=shots, batch_size=rows, limit=count, share=share, texts=texts)
         chosen = stage.Options(settings, data_dir, device, dtype, output, samples, allow_code=allow_code)
-        stage.run(targets or [], names, options.RUNS, cache, chosen, renderer.emit)
+        try:
+            stage.run(targets or [], names, options.RUNS, cache, chosen, renderer.emit)
+        except KeyboardInterrupt:
+            raise Stopped("stopped; the answers so far are kept, the same command goes on with them") from None
 
 
 def _read_limit(text: str | None) -> tuple[float | None, bool]:

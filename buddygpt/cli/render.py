@@ -117,7 +117,9 @@ class Renderer:
         stand below their row, each with its name.
         """
         headed = any(event.columns)
-        numbers = [headed and all(row[i][:1].isdigit() for row in event.rows) for i in range(len(event.columns))]
+        numbers = [
+            bool(name) and all(row[i][:1].isdigit() for row in event.rows) for i, name in enumerate(event.columns)
+        ]
         widths = [max(map(cell_len, column)) for column in zip(event.columns, *event.rows, strict=True)]
         room = self.console.width if self.console.is_terminal else sum(widths) + _GAP * len(widths)
         before_last = sum(widths[:-1]) + _GAP * (len(widths) - 1)

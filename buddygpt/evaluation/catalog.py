@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from buddygpt.recipe.base import Count, Section, Share
 from buddygpt.recipe.errors import BuddyError, did_you_mean
@@ -187,7 +187,11 @@ def load_benchmark(name: str) -> Benchmark:
         BuddyError: there is none; names the nearest.
     """
     if name in _files():
-        return Benchmark.model_validate(_read_yaml(_files()[name]))
+        try:
+            return Benchmark.model_validate(_read_yaml(_files()[name]))
+        except ValidationError as error:
+            told = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)]
+            raise BuddyError(f"{_files()[name]}: {line}" for line in told) from None
     aliases = {alias: each for each in benchmark_names() for alias in load_benchmark(each).aliases}
     if name in aliases:
         return load_benchmark(aliases[name])

@@ -9,6 +9,7 @@ import random
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from buddygpt.evaluation.bench import Ready
 from buddygpt.evaluation.harness import Scorer
 from buddygpt.evaluation.kept import Kept
 from buddygpt.evaluation.wording import Plan, plan, tasks_of, write_tasks
-from buddygpt.events import Caution, Emit, Note
+from buddygpt.events import Caution, Emit, Note, Progress
 
 BOOTSTRAP = 200
 """Draws for the error of what is no mean."""
@@ -85,7 +86,7 @@ def examine(
     from lm_eval.tasks import TaskManager
 
     chat = bool(tokenizer.chat_template)
-    with _quiet(), tempfile.TemporaryDirectory() as scratch:
+    with _quiet(), _templates_kept(), tempfile.TemporaryDirectory() as scratch:
         scorer = Scorer(model, tokenizer, None, settings.batch_size, Kept(kept), emit)
         plans = [_plan(one, settings, chat, scorer.max_length, emit) for one in ready]
         asked, samples = [], {}
@@ -131,7 +132,7 @@ def _fit(
     random.seed(DEFAULT_RANDOM_SEED)  # as lm-eval does: GPQA's choices are shuffled while it is loaded, and kept so
     tasks = TaskManager(include_path=str(scratch), include_defaults=False).load(names)["tasks"]
     (first, *_) = tasks_of(asked.ready.benchmark).values()
-    for task_name, task in tasks.items():
+    for number, (task_name, task) in enumerate(tasks.items(), 1):
         indices = _chosen(len(task.eval_docs), settings, task_name)
         if indices is not None:
             samples[task_name] = indices
@@ -144,6 +145,7 @@ def _fit(
                 break
         if task_name in first:
             cut += sum(length > room for length in lengths)
+        emit(Progress(f"{name}: prompts", number, len(tasks), "subjects"))
     if shots:
         emit(
             Caution(
@@ -186,6 +188,18 @@ def _chosen(items: int, settings: Settings, task: str) -> list[int] | None:
         return None
     seed = hashlib.blake2b(f"{settings.seed} {task}".encode(), digest_size=8).hexdigest()
     return sorted(random.Random(seed).sample(range(items), wanted))
+
+
+@contextlib.contextmanager
+def _templates_kept() -> Iterator[None]:
+    """Let lm-eval compile a template once: it does so for every field of every item, most of its time for prompts."""
+    from lm_eval import utils
+
+    utils.env.from_string = lru_cache(maxsize=1024)(utils.env.from_string)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del utils.env.from_string  # the class's own is seen again
 
 
 @contextlib.contextmanager

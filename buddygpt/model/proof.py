@@ -25,7 +25,8 @@ TOLERANCE = 1e-5
 """Largest difference of fp32 logits; see `allowed`."""
 PROBE_TOKENS = 48
 PROBE_TEXTS = {
-    "text": "春眠不觉晓，处处闻啼鸟。 2 + 2 = 4\n<|im_end|> naïve 𠮷",
+    # Where tokenizers of the same words part: marks before line breaks, figures, apostrophes, blanks in a row.
+    "text": "春眠不觉晓，处处闻啼鸟。 2 + 2 = 4\n<|im_end|> naïve 𠮷\n\n第1题。\n\nA. it'S 12,345.67！？\n\t(a)  b\r\n",
     "turns": [{"role": "user", "content": "你好"}],
 }
 

@@ -30,12 +30,16 @@ class BrokenOff(BuddyError):
 
 
 class Stopped(BuddyError):
-    """Ctrl-C."""
+    """Ctrl-C.
+
+    Args:
+        told: what the user should know.
+    """
 
     exit_code = 130
 
-    def __init__(self) -> None:
-        super().__init__("stopped")
+    def __init__(self, told: str = "stopped"):
+        super().__init__(told)
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -39,7 +39,7 @@ from buddygpt.recipe.runs import Run, find_model, write_atomically
 from buddygpt.recipe.schema import Chapter
 from buddygpt.report.evaluation import Evaluation, comparison_table, write_evaluation
 from buddygpt.report.scores import Measured, Score, plain
-from buddygpt.report.scoretable import terminal_table
+from buddygpt.report.scoretable import markdown_table, terminal_table
 from buddygpt.training.reference import weights_hash
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -119,6 +119,8 @@ def run(
         if len(targets) > 1:
             emit(Note(f"model: {target.name}"))
         seed = _world(target.run)
+        if target.run is None and any(benchmark.name == "demo" for benchmark in benchmarks):
+            emit(Note(f"{target.name}: lies in no run, so that demo asks about the world of seed 0"))
         own_ready = [ready.get(benchmark.name) or make(benchmark, seed, cache) for benchmark in benchmarks]
         measured, own = _ask(target, own_ready, device, dtype, options, emit)
         rows.append(measured)
@@ -255,7 +257,8 @@ def _asked(one: Fitted, run: Run | None) -> Asked:
     plan, benchmark = one.plan, one.plan.ready.benchmark
     return Asked(
         task=benchmark.name, root=next(iter(tasks_of(benchmark))), metric=plan.metric, chance=benchmark.chance,
-        shots=plan.shots, chat=plan.chat, cut=one.cut, contaminated=_contaminated(benchmark, run),
+        shots=None if benchmark.kind == "text" else plan.shots, chat=plan.chat, cut=one.cut,
+        contaminated=_contaminated(benchmark, run),
     )  # fmt: skip
 
 
@@ -267,6 +270,9 @@ def _target(source: Path | str, runs: Path) -> Target:
     if folder.name == "model" and (root / "recipe.yaml").is_file():
         chapter = folder.parent.name
         return Target(source, f"{root.name}/{chapter}", root / "eval" / chapter, Run(root))
+    if folder.parent.name == "export" and (root / "recipe.yaml").is_file():
+        name = f"export-{folder.name}"
+        return Target(source, f"{root.name}/{name}", root / "eval" / name, Run(root))
     name = folder.name if folder.name not in ("model", "export") else f"{folder.parent.name}/{folder.name}"
     return Target(source, name, runs / "eval" / f"{_slug(name)}-{_mark(source)}", None)
 
@@ -347,7 +353,7 @@ def _facts(
 
 
 def _write(target: Target, results: dict[str, Any], measured: Measured, facts: Any, samples: bool) -> None:
-    """`results.json` in lm-eval's layout with our scores beside, and items, a file a task.
+    """`results.json` in lm-eval's layout with our scores beside, `scores.md` for a card, and items, a file a task.
 
     Raises:
         BuddyError: the folder cannot be written.
@@ -356,11 +362,13 @@ def _write(target: Target, results: dict[str, Any], measured: Measured, facts: A
 
     items = results["samples"]
     whole = {key: value for key, value in results.items() if key != "samples"}
+    whole["config"] |= {key: value for key, value in facts["settings"] if key in ("device", "dtype")}
     whole["buddygpt"] = plain(measured) | {"facts": facts}
     try:
         target.folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(whole, ensure_ascii=False, indent=1, default=handle_non_serializable)
         write_atomically(target.folder / "results.json", text)
+        write_atomically(target.folder / "scores.md", markdown_table([measured]))
         if samples:
             (target.folder / "samples").mkdir(exist_ok=True)
             for task, rows in items.items():

@@ -5,11 +5,13 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     DeepseekV3Config,
     DeepseekV3ForCausalLM,
+    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -335,3 +337,17 @@ def test_an_import_that_is_not_equal_is_refused(uneven, tmp_path, monkeypatch):
     monkeypatch.setattr("buddygpt.model.architectures._our_rope", lambda native: fields)
     with pytest.raises(BuddyError, match="other logits"):
         as_buddygpt(tmp_path)
+
+
+def test_a_tokenizer_that_transformers_would_replace_is_refused(make, tmp_path):
+    """transformers gives a folder of Qwen2 Qwen2's own way of cutting words, whatever the tokenizer's file says."""
+    plain = Tokenizer(models.BPE())
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    plain.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
+    plain.train_from_iterator(["第一题。\n\n第二题。\n\nit's 12 and 345, isn't it? " * 20], trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain)
+    with pytest.raises(BuddyError, match="reads a text otherwise"):
+        export(make("gqa"), tmp_path / "out", tokenizer=tokenizer)
+    assert not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 """Which models are meant and where their results go; what a score must tell of the run that it comes from."""
 
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -129,6 +130,15 @@ def test_a_benchmark_named_twice_is_asked_once(ask, toys):
     (row,), _ = ask([toys / "base"], ["trees", "wood", "trees"], shots=0)
     (score,) = row.scores
     assert score.task == "trees" and score.n == sum(SUBJECTS.values())
+
+
+def test_a_second_reading_of_the_same_rows_stands_beside_the_score(ask, toys, tmp_path):
+    (row,), _ = ask([toys / "base"], ["even"])
+    (score,) = row.scores
+    (file,) = (tmp_path / "runs" / "eval").glob("base-*/results.json")
+    found = json.loads(file.read_text("utf-8"))["results"]
+    assert (score.task, score.n, score.value) == ("even", 8, found["even_words"]["acc,none"])
+    assert score.extra == {"even_digits: acc": found["even_digits"]["acc,none"]}
 
 
 def test_programs_are_run_by_permission_only_and_what_contains_them_is_told(toys, tmp_path):

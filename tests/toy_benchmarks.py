@@ -1,7 +1,7 @@
 """Benchmarks of a few rows in lm-eval's own form, and models of a few thousand weights that can be asked them.
 
 `trees` is a group of three subjects in CMMLU's form; `sayings` wants a written answer; `drawn` draws its examples at
-random, and these differ much in length.
+random, and these differ much in length; `even` is read in two ways.
 """
 
 import json
@@ -16,7 +16,7 @@ from buddygpt.data.tokenizer.chat import make_chat_tokenizer
 from buddygpt.evaluation import catalog
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 
-SUBJECTS = {"oak": 9, "pine": 6, "willow": 15}
+SUBJECTS = {"oak": 9, "pine": 9, "willow": 12}
 """Questions of each."""
 EXAMPLES = 5
 LETTERS = """
@@ -117,12 +117,39 @@ data:
   places: [{huggingface: someone/drawn}]
   licence: null
 """
+EVEN = """
+name: even
+title: Even
+about: whether a number is even
+language: zh
+kind: choice
+harness: [{folder: FOLDER, task: even_words}, {folder: FOLDER, task: even_digits}]
+metric: acc,none
+chance: 0.5
+data:
+  splits: {test: {rows: 8}}
+  local: ["drawn_{split}.jsonl"]
+  files: ["drawn_{split}.jsonl"]
+  columns: {asked: {}, right: {type: number}}
+  places: [{huggingface: someone/drawn}]
+  licence: null
+"""
+READING = """
+dataset_path: no/such
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{asked}}"
+doc_to_target: "{{right}}"
+target_delimiter: ""
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+metadata: {version: 1.0}
+"""
 
 
 def write_benchmarks(root: Path) -> None:
     """`root/tasks` with these beside the shipped ones, `root/harness` with lm-eval's files, `root/data` with rows."""
     shutil.copytree(catalog.FOLDER, root / "tasks")
-    for name, text in (("trees", TREES), ("sayings", SAYINGS), ("drawn", DRAWN)):
+    for name, text in (("trees", TREES), ("sayings", SAYINGS), ("drawn", DRAWN), ("even", EVEN)):
         (root / "tasks" / f"{name}.yaml").write_text(text.replace("FOLDER", str(root / "harness")), "utf-8")
     (root / "harness").mkdir()
     (root / "harness" / "_letters").write_text(LETTERS, "utf-8")
@@ -132,11 +159,14 @@ def write_benchmarks(root: Path) -> None:
         keys |= {"dataset_path": "no/such", "description": f"以下是关于{subject}的单项选择题。\n\n"}
         lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in keys.items()]
         (root / "harness" / f"{subject}.yaml").write_text("".join(lines), "utf-8")
+    for task, choices in (("even_words", ["对", "错"]), ("even_digits", ["1", "0"])):
+        text = f"task: {task}\ndoc_to_choice: {json.dumps(choices, ensure_ascii=False)}\n{READING}"
+        (root / "harness" / f"{task}.yaml").write_text(text, "utf-8")
     write_rows(root / "data")
 
 
 def write_rows(folder: Path) -> None:
-    """Rows of all three. A question of `willow` is much longer than one of the others."""
+    """Rows of all. A question of `willow` is much longer than one of the others."""
     for split in ("test", "dev"):
         (folder / "trees" / split).mkdir(parents=True)
         for subject, count in SUBJECTS.items():

@@ -103,7 +103,7 @@ def run(
     Raises:
         BuddyError: a task or model that is not there, data that cannot be had, a model that cannot be asked.
     """
-    benchmarks = [load_benchmark(task) for task in dict.fromkeys(tasks)]
+    benchmarks = list({benchmark.name: benchmark for benchmark in map(load_benchmark, tasks)}.values())
     _permit([benchmark.name for benchmark in benchmarks if benchmark.kind == "code"], options.allow_code, emit)
     targets = find_targets(names, runs, options.output, emit)
     together = options.output or runs / "eval"

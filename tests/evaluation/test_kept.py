@@ -1,8 +1,12 @@
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 
 from buddygpt.evaluation.kept import Kept
+from buddygpt.recipe.errors import BrokenOff, BuddyError
 
 
 def test_answers_are_there_the_next_time(tmp_path):
@@ -41,3 +45,19 @@ def test_without_a_file_nothing_is_written(tmp_path, monkeypatch):
     kept = Kept()
     kept.add(("loglikelihood", ("", "a")), (0.0, True))
     assert ("loglikelihood", ("", "a")) in kept and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "told"),
+    [(errno.ENOSPC, BrokenOff, "no space left"), (errno.EROFS, BuddyError, "cannot be written: Read-only")],
+)
+def test_a_disk_that_takes_no_more_is_told_in_a_line(tmp_path, monkeypatch, number, kind, told):
+    kept = Kept(tmp_path / "answers.jsonl")
+
+    def refuse(*anything, **more):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(kind, match=told) as fault:
+        kept.add(("loglikelihood", ("", "a")), (0.0, True))
+    assert type(fault.value) is kind and str(tmp_path) in str(fault.value)

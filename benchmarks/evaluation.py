@@ -114,7 +114,8 @@ def _equal(name: str, theirs: Path, ours: Path, tasks: Path, folder: Path) -> st
     names = [f"cmmlu_{s}" for s in SUBJECTS["cmmlu"]] + [f"ceval-valid_{s}" for s in SUBJECTS["ceval"]] + [*WRITTEN]
     out = folder / f"lm-eval-{theirs.name}"
     command = [
-        sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={theirs},tokenizer={folder / 'smollm2'},dtype=float32",
+        sys.executable, "-m", "lm_eval", "--model", "hf",
+        "--model_args", f"pretrained={theirs},tokenizer={folder / 'smollm2'},dtype=float32",
         "--tasks", ",".join(names), "--include_path", tasks, "--limit", ITEMS, "--batch_size", 8, "--device", "cpu",
         "--log_samples", "--output_path", out,
     ]  # fmt: skip

@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from buddygpt.evaluation.kept import Kept
 from buddygpt.evaluation.prefixes import Group, group_by_prefix
 from buddygpt.events import Caution, Emit, Progress
+from buddygpt.model import BuddyGPTForCausalLM
 from buddygpt.model.modeling import CACHE
 from buddygpt.recipe.errors import BuddyError
 
@@ -66,7 +67,13 @@ class Scorer(HFLM):
                 "the tokenizer has no end-of-text token, which texts are judged after; name one (eos_token) in its "
                 "tokenizer_config.json"
             )
-        super().__init__(model, tokenizer=tokenizer, max_length=context, batch_size=batch_size or 8)
+        ends = getattr(model.config, "eos_token_id", None) if isinstance(model, BuddyGPTForCausalLM) else None
+        start = (
+            ends[-1] if isinstance(ends, list) else None
+        )  # texts follow the end of a text, also after tuning on talks
+        super().__init__(
+            model, tokenizer=tokenizer, max_length=context, batch_size=batch_size or 8, prefix_token_id=start
+        )
         self.rows, self.kept, self.emit = batch_size, kept, emit
         self.tokens = TOKENS["cpu" if self.device.type == "cpu" else "accelerator"]
         self.parts = self.shares = True

@@ -86,7 +86,7 @@ def examine(
     from lm_eval.tasks import TaskManager
 
     chat = bool(tokenizer.chat_template)
-    with _quiet(), _templates_kept(), tempfile.TemporaryDirectory() as scratch:
+    with _tamed(), tempfile.TemporaryDirectory() as scratch:
         scorer = Scorer(model, tokenizer, None, settings.batch_size, Kept(kept), emit)
         plans = [_plan(one, settings, chat, scorer.max_length, emit) for one in ready]
         asked, samples = [], {}
@@ -191,38 +191,35 @@ def _chosen(items: int, settings: Settings, task: str) -> list[int] | None:
 
 
 @contextlib.contextmanager
-def _templates_kept() -> Iterator[None]:
-    """Let lm-eval compile a template once: it does so for every field of every item, most of its time for prompts."""
-    from lm_eval import utils
+def _tamed() -> Iterator[None]:
+    """lm-eval quiet, and quick where it wastes time: what matters of its chatter is told by us."""
+    import datasets
+    from lm_eval import evaluator, utils
 
-    utils.env.from_string = lru_cache(maxsize=1024)(utils.env.from_string)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        del utils.env.from_string  # the class's own is seen again
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets")]
+    bars = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    with contextlib.ExitStack() as stack:
+        for logger in loggers:
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.ERROR)
+        # It compiles a template for each field of each item, which takes most of the time for prompts.
+        stack.enter_context(_replaced(utils.env, "from_string", lru_cache(maxsize=1024)(utils.env.from_string)))
+        # The revision of the folder one happens to be in, of which git complains, and a list of all that is installed.
+        stack.enter_context(_replaced(evaluator, "get_git_commit_hash", lambda: None))
+        stack.enter_context(_replaced(evaluator, "add_env_info", lambda results: None))
+        try:
+            yield
+        finally:
+            if not bars:
+                datasets.enable_progress_bars()
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the chatter of libraries off the screen: what matters of it is told by us."""
-    import datasets
-    from lm_eval import evaluator
-
-    revision = evaluator.get_git_commit_hash
-    evaluator.get_git_commit_hash = lambda: (
-        None
-    )  # of the folder that one happens to be in; git complains where it is none
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    bars = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    theirs = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        evaluator.get_git_commit_hash = revision
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if not bars:
-            datasets.enable_progress_bars()
+        setattr(owner, name, theirs)

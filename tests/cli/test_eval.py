@@ -105,7 +105,7 @@ def test_without_a_target_the_newest_finished_model_is_taken_and_named(buddy, to
     assert f"model: {newest.relative_to(tmp_path)}" in done.out.splitlines()
     folder = tmp_path / "runs" / "new" / "eval" / "pretrain"
     names = {path.name.partition("-")[0] for path in folder.iterdir()}
-    assert names == {"results.json", "report.html", "samples", "answers"}
+    assert names == {"results.json", "scores.md", "report.html", "samples", "answers"}
     scores = {score["task"]: score for score in results(folder)["buddygpt"]["scores"]}
     assert set(scores) == {"demo", "bits-zh"}
     assert scores["bits-zh"]["metric"] == "bits_per_character,none" and 4 < scores["bits-zh"]["value"] < 40

@@ -267,12 +267,14 @@ def _target(source: Path | str, runs: Path) -> Target:
         return Target(source, source, runs / "eval" / _slug(source), None)
     folder = source.absolute()
     root = folder.parent.parent
+    if root.is_relative_to(Path.cwd()):
+        root = root.relative_to(Path.cwd())  # paths are told as one types them
     if folder.name == "model" and (root / "recipe.yaml").is_file():
         chapter = folder.parent.name
-        return Target(source, f"{root.name}/{chapter}", root / "eval" / chapter, Run(root))
+        return Target(source, f"{folder.parent.parent.name}/{chapter}", root / "eval" / chapter, Run(root))
     if folder.parent.name == "export" and (root / "recipe.yaml").is_file():
         name = f"export-{folder.name}"
-        return Target(source, f"{root.name}/{name}", root / "eval" / name, Run(root))
+        return Target(source, f"{folder.parent.parent.name}/{name}", root / "eval" / name, Run(root))
     name = folder.name if folder.name not in ("model", "export") else f"{folder.parent.name}/{folder.name}"
     return Target(source, name, runs / "eval" / f"{_slug(name)}-{_mark(source)}", None)
 

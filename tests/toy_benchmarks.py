@@ -40,9 +40,7 @@ metadata: {version: 1.0}
 """
 TREES = """
 name: trees
-title: Trees
 about: questions with four choices on three trees
-language: zh
 kind: choice
 aliases: [wood]
 harness: [{folder: FOLDER, task: trees}]
@@ -66,9 +64,7 @@ data:
 """
 SAYINGS = """
 name: sayings
-title: Sayings
 about: how a saying goes on
-language: zh
 kind: answer
 config:
   output_type: generate_until
@@ -91,9 +87,7 @@ data:
 """
 DRAWN = """
 name: drawn
-title: Drawn
 about: questions whose examples are drawn
-language: zh
 kind: choice
 config:
   output_type: multiple_choice
@@ -119,9 +113,7 @@ data:
 """
 EVEN = """
 name: even
-title: Even
 about: whether a number is even
-language: zh
 kind: choice
 harness: [{folder: FOLDER, task: even_words}, {folder: FOLDER, task: even_digits}]
 metric: acc,none

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import xxhash
@@ -66,12 +66,11 @@ def find(benchmark: Benchmark, data_dir: Path | None, hub: HubSection, cache: Pa
 def find_rows(benchmark: Benchmark, data_dir: Path | None, hub: HubSection, cache: Path, emit: Emit) -> Ready:
     """As `find`, whether or not what judges them is installed."""
     name, data = data_of(benchmark)
-    if data is None:
-        return Ready(benchmark, {}, {}, "built in")
+    assert data is not None, f"{name} is built in: `make` makes its rows"
     store = RowStore(name, data, subjects_of(benchmark), cache / name)
     searched = ""
     if data_dir is not None:
-        where, files = in_folder(_folder(data_dir), data, store.subjects)
+        where, files = in_folder(see_folder(data_dir), data, store.subjects)
         if files:
             return _ready(benchmark, store, files, str(where), emit)
         searched = f"{data_dir} has none of {', '.join(local_names(data))}"
@@ -85,10 +84,9 @@ def find_rows(benchmark: Benchmark, data_dir: Path | None, hub: HubSection, cach
 def make(benchmark: Benchmark, seed: int, cache: Path) -> Ready:
     """The rows of a benchmark that is built in, as a seed gives them."""
     assert benchmark.built_in is not None
-    module, _, name = benchmark.built_in.rpartition(".")
     path = cache / benchmark.name / f"{benchmark.name}-{seed}.test.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in getattr(import_module(module), name)(seed)]
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in resolve_name(benchmark.built_in)(seed)]
     text = "".join(lines)
     if not path.is_file() or path.read_text("utf-8") != text:  # `datasets` keeps another table for each time of a file
         write_atomically(path, text)
@@ -196,7 +194,7 @@ def _with_terms(line: str, place: Place) -> str:
 def _whereabouts(store: RowStore, data_dir: Path | None) -> str | None:
     """Where a benchmark's rows are on this machine; None where they are not."""
     if data_dir is not None:
-        where, files = in_folder(_folder(data_dir), store.data, store.subjects)
+        where, files = in_folder(see_folder(data_dir), store.data, store.subjects)
         if files:
             return f"in {where}"
     if before := store.last():
@@ -204,7 +202,12 @@ def _whereabouts(store: RowStore, data_dir: Path | None) -> str | None:
     return None
 
 
-def _folder(data_dir: Path) -> Path:
+def see_folder(data_dir: Path) -> Path:
+    """The folder of `--data-dir`.
+
+    Raises:
+        BuddyError: it is none.
+    """
     if not data_dir.is_dir():
         what = "a file, not a folder; give the folder in which it lies" if data_dir.exists() else "no such folder"
         raise BuddyError(f"--data-dir {data_dir}: {what}")

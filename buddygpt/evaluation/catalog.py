@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from buddygpt.recipe.base import Count, Section, Share
 from buddygpt.recipe.errors import BuddyError, did_you_mean
+from buddygpt.report.scores import COLUMNS
 
 FOLDER = Path(__file__).with_name("tasks")
 _Rows = Annotated[list[Count], BeforeValidator(lambda rows: rows if isinstance(rows, list) else [rows])]
@@ -96,8 +97,6 @@ class Data(Section):
     """How rows of four choices are written."""
     columns: dict[str, Column] = {}
     """The columns of other rows; all others are left out."""
-    reader: str | None = None
-    """A function of this package that reads a file's rows itself, by its dotted name."""
     places: list[Place]
     """Repositories, the best first."""
     size: Count | None = None
@@ -127,13 +126,9 @@ class Benchmark(Section):
     """A benchmark. What is not known is left out."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$")]
-    """What commands call it."""
-    title: str
-    """What tables call it."""
+    """What commands and tables call it."""
     about: str
     """What it asks, in one line."""
-    language: Literal["zh", "en"]
-    """Of its questions."""
     kind: Literal["choice", "answer", "code", "text"]
     """Judged by the likeliest answer of some, a written answer, a program that is run, or the likelihood of text."""
     aliases: list[str] = []
@@ -154,8 +149,8 @@ class Benchmark(Section):
     """How answers are judged by their texts, on request; None where letters are all there is."""
     max_new_tokens: Annotated[Count, Field(gt=0)] | None = None
     """Limit of a written answer, tokens; half of a model's context where that is less."""
-    chat: Literal["model", "always", "never"] = "model"
-    """Whether the chat template is used: where the model is a chat model, always, or never."""
+    chat: Literal["model", "never"] = "model"
+    """Whether the chat template is used: where the model is a chat model, or never, since there is no prompt."""
     needs: list[str] = []
     """Packages as pip spells them, and files of nltk as `nltk_data/PATH`, without which it cannot be run."""
     data: Data | str | None = None
@@ -163,20 +158,22 @@ class Benchmark(Section):
     built_in: str | None = None
     """In place of data a function of this package, by its dotted name, that makes rows from a seed."""
     warnings: list[str] = []
-    """What to mind."""
+    """What to mind, told on the page; what begins with `?` was recalled, not seen, and concerns who mends this file."""
     unsure: list[str] = []
     """Facts above that were recalled or reckoned, not seen."""
 
     @model_validator(mode="after")
     def _worded_once(self) -> Benchmark:
-        if self.kind != "text" and bool(self.harness) == bool(self.config):
+        if bool(self.harness) == bool(self.config):
             raise ValueError("give either `harness` or `config`")
+        if bool(self.data) == bool(self.built_in):
+            raise ValueError("give either `data` or `built_in`")
         return self
 
 
 def benchmark_names() -> list[str]:
     """All benchmarks, those of the usual table first."""
-    return [name for name in _ORDER if name in _files()] + [name for name in _files() if name not in _ORDER]
+    return [*(name for name in COLUMNS if name in _files()), *(name for name in _files() if name not in COLUMNS)]
 
 
 @cache
@@ -210,10 +207,6 @@ def subjects_of(benchmark: Benchmark) -> list[str]:
     """Its parts; its rows' name where it has none."""
     name, data = data_of(benchmark)
     return data.subjects if data and data.subjects else [name]
-
-
-_ORDER = ("cmmlu", "mmlu", "ceval", "gpqa", "ifeval", "aime24", "math-500", "livecodebench")
-"""The columns of the usual table."""
 
 
 @cache

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import _add_special_kwargs
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 from buddygpt.evaluation.kept import Kept
 from buddygpt.evaluation.prefixes import Group, group_by_prefix
@@ -67,16 +67,15 @@ class Scorer(HFLM):
                 "the tokenizer has no end-of-text token, which texts are judged after; name one (eos_token) in its "
                 "tokenizer_config.json"
             )
+        # Texts follow the end of a text, also in a model tuned on talks, whose own end is that of a turn.
         ends = getattr(model.config, "eos_token_id", None) if isinstance(model, BuddyGPTForCausalLM) else None
-        start = (
-            ends[-1] if isinstance(ends, list) else None
-        )  # texts follow the end of a text, also after tuning on talks
+        start = ends[-1] if isinstance(ends, list) else None
         super().__init__(
             model, tokenizer=tokenizer, max_length=context, batch_size=batch_size or 8, prefix_token_id=start
         )
         self.rows, self.kept, self.emit = batch_size, kept, emit
         self.tokens = TOKENS["cpu" if self.device.type == "cpu" else "accelerator"]
-        self.parts = self.shares = True
+        self.parts = True  # to be seen
         self.parts, self.shares = self._trusted()
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -120,25 +119,28 @@ class Scorer(HFLM):
         }
         order = sorted(missing, key=lambda key: (key[1], len(key[0])), reverse=True)
         work = _Work("answers", len(order), self.emit)
-        rows = self.rows or 8
-        for start in range(0, len(order), rows):
-            part = order[start : start + rows]
+        at_once = self.batch_size_per_gpu
+        for start in range(0, len(order), at_once):
+            part = order[start : start + at_once]
             for key, text in zip(part, self._written([missing[key] for key in part]), strict=True):
                 self.kept.add(("generate_until", key), text)
             work.advance(len(part))
         return [self.kept["generate_until", key] for key in asked]
 
     def _written(self, requests: list[Instance]) -> list[str]:
-        """By lm-eval's own loop; where memory does not suffice, half as many at once."""
-        try:
-            with torch.no_grad():
-                return super().generate_until(requests, disable_tqdm=True)
-        except RuntimeError as error:
-            if not _is_memory(error) or len(requests) == 1:
-                raise
-        self.rows = self.batch_size_per_gpu = len(requests) // 2
-        self.emit(Caution(f"memory does not suffice for {len(requests)} answers at once; {self.rows} from now on"))
-        return [text for start in (0, self.rows) for text in self._written(requests[start:][: self.rows or None])]
+        """By lm-eval's own loop; where memory does not suffice, with half as many at once."""
+        while True:
+            try:
+                with torch.no_grad():
+                    return super().generate_until(requests, disable_tqdm=True)
+            except RuntimeError as error:
+                if not _is_memory(error) or self.batch_size_per_gpu == 1:
+                    raise
+            half = self.batch_size_per_gpu // 2
+            self.emit(
+                Caution(f"memory does not suffice for {self.batch_size_per_gpu} answers at once; {half} from now on")
+            )
+            self.batch_size_per_gpu = half
 
     def encoded(self, pairs: Sequence[tuple[str, str]]) -> list[Request]:
         """Ids of contexts and continuations as lm-eval makes them, all texts at once.
@@ -171,29 +173,31 @@ class Scorer(HFLM):
         start = self.tokenizer.decode(self.prefix_token_id)
         if any(text.startswith(start) for text in texts):
             return [self.tok_encode(text) for text in texts]
-        return self.tokenizer(texts, **_add_special_kwargs(None, self.add_bos_token))["input_ids"]
+        return self.tokenizer(texts)["input_ids"]
 
     def _trusted(self) -> tuple[bool, bool]:
         """Whether decoder and head, called apart, say what the whole does; and whether its cache goes on as it must.
 
         Seen on a few ids: some architectures scale or cap their logits, some keep a state that cannot be repeated.
         """
+        decoder, head = self.model.base_model, self.model.get_output_embeddings()
+        if head is None or decoder is self.model:
+            return False, False
         ids_1T = torch.arange(1, 9, device=self.device)[None]
+        near = 1e-3 if self.model.dtype == torch.float32 else 5e-2
         with torch.no_grad():
-            whole_TV = self.model(input_ids=ids_1T, use_cache=False).logits[0].float()
+            whole_TV = self.model(input_ids=ids_1T, use_cache=False).logits[0, -4:].float()
 
-            def same(logits_TV: Tensor) -> bool:
-                near = 1e-3 if whole_TV.dtype == self.model.dtype else 5e-2
-                return bool((logits_TV.float() - whole_TV[-4:]).abs().max() <= near * whole_TV.abs().max().clamp(min=1))
+            def same(hidden_TC: Tensor) -> bool:
+                apart = (head(hidden_TC).float() - whole_TV).abs().max()
+                return bool(apart <= near * whole_TV.abs().max().clamp(min=1))
 
-            try:
-                hidden_1TC = self.model.base_model(input_ids=ids_1T, use_cache=False).last_hidden_state
-                if not same(self.model.get_output_embeddings()(hidden_1TC[0, -4:])):
-                    return False, False
-                hidden_BTC = self._hidden(ids_1T[:, 4:].expand(2, 4), _repeated(self._read(list(range(1, 5))), 2))
-                return True, same(self.model.get_output_embeddings()(hidden_BTC[1]))
-            except (AttributeError, KeyError, TypeError, NotImplementedError, ValueError):
+            if not same(decoder(input_ids=ids_1T, use_cache=False).last_hidden_state[0, -4:]):
                 return False, False
+            begun = self._read([1, 2, 3, 4])
+            if not _is_repeatable(begun):
+                return True, False
+            return True, same(self._hidden(ids_1T[:, 4:].expand(2, 4), _repeated(begun, 2))[1])
 
     def _scored(self, requests: Sequence[Request]) -> Iterator[tuple[list[int], list[tuple[float, bool]]]]:
         """Numbers of requests and their answers, batch by batch; whoever reads the same ids shares a row."""
@@ -299,10 +303,10 @@ class Scorer(HFLM):
             yield part, head(hidden_PC[part]).float()
 
     def _read(self, ids: Sequence[int]) -> Any:
-        """The cache of a beginning."""
+        """The cache of a beginning; None where the model keeps something of its own."""
         with torch.no_grad():
             ids_1T = torch.tensor([ids], device=self.device)
-            return self.model.base_model(input_ids=ids_1T, use_cache=True)[CACHE]
+            return self.model.base_model(input_ids=ids_1T, use_cache=True).get(CACHE)
 
 
 class _Work:
@@ -314,6 +318,12 @@ class _Work:
     def advance(self, more: int) -> None:
         self.done += more
         self.emit(Progress(self.task, self.done, self.total, "requests"))
+
+
+def _is_repeatable(cache: Any) -> bool:
+    """Whether all that a cache holds are keys and values, a row for a row."""
+    plain = (DynamicLayer, DynamicSlidingWindowLayer)
+    return isinstance(cache, Cache) and all(type(layer) in plain for layer in cache.layers)
 
 
 def _repeated(cache: Any, rows: int) -> Any:

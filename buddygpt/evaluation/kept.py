@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from buddygpt.recipe.errors import BrokenOff, BuddyError, is_disk_full
 
@@ -24,6 +24,7 @@ class Kept:
 
     def __init__(self, file: Path | None = None):
         self._file, self._answers = file, {}  # type: ignore[var-annotated]
+        self._stream: BinaryIO | None = None  # opened once: an evaluation has tens of thousands of answers
         if file is None or not file.is_file():
             return
         whole = file.read_bytes()
@@ -54,9 +55,10 @@ class Kept:
         if self._file is None:
             return
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._file.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps([digest, answer]) + "\n")
+            if self._stream is None:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                self._stream = self._file.open("ab", buffering=0)
+            self._stream.write(json.dumps([digest, answer]).encode() + b"\n")
         except OSError as error:
             if is_disk_full(error):
                 raise BrokenOff(f"{self._file.parent}: no space left; free some and start again to go on") from None

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from buddygpt.evaluation.bench import readiness
+from buddygpt.evaluation.bench import readiness, see_folder
 from buddygpt.evaluation.catalog import benchmark_names, load_benchmark
 from buddygpt.events import Emit, Table
-from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.hub import HubSection
 
 
@@ -17,8 +16,8 @@ def list_benchmarks(data_dir: Path | None, hub: HubSection, cache: Path, emit: E
     Raises:
         BuddyError: `data_dir` is no folder.
     """
-    if data_dir is not None and not data_dir.is_dir():
-        raise BuddyError(f"--data-dir {data_dir}: no such folder")
+    if data_dir is not None:
+        see_folder(data_dir)
     rows = []
     for name in benchmark_names():
         benchmark = load_benchmark(name)

@@ -11,25 +11,17 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import os
 import pickletools
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
-from buddygpt.data import readers
 from buddygpt.evaluation.sandbox.box import Limits, Sandbox
 from buddygpt.evaluation.sandbox.outcome import Kind
 from buddygpt.recipe.errors import BuddyError
 
-COLUMNS = ("question_content", "starter_code", "public_test_cases", "private_test_cases", "metadata")
-"""Those that are read; `question_id` names a problem where it is there."""
 CASE_LIMITS = Limits(cpu_seconds=6, wall_seconds=15)
 _LARGEST = 1 << 30
 """Bytes of one problem's private cases, unpacked."""
@@ -97,21 +89,6 @@ class Verdict:
     detail: str = ""
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a .jsonl or .parquet file.
-
-    Raises:
-        BuddyError: it cannot be read, or a row lacks a column.
-    """
-    for number, row in readers.read_rows(path, str(path)):
-        lacking = [name for name in COLUMNS if not isinstance(row, dict) or name not in row]
-        if lacking:
-            raise BuddyError(
-                f"{path}:{number}: no {', '.join(lacking)}; a row of LiveCodeBench has {', '.join(COLUMNS)}"
-            )
-        yield row
-
-
 def read_problem(row: Mapping[str, Any]) -> Problem:
     """A row's cases, whichever way they are packed.
 
@@ -169,37 +146,6 @@ def judge(problem: Problem, code: str, box: Sandbox) -> Verdict:
             kind = Kind.WRONG if outcome.kind is Kind.ENDED else outcome.kind
             return Verdict(kind, number, total, outcome.detail)
     return Verdict(Kind.PASSED, None, total)
-
-
-def judge_many(pairs: Sequence[tuple[Mapping[str, Any], str]], workers: int | None = None) -> list[Verdict]:
-    """Judge problems and their solutions side by side, in order. Cases are unpacked when their turn comes.
-
-    Args:
-        pairs: of a row and the code that is to solve it.
-        workers: programs that run at a time; each may take `CASE_LIMITS.memory_bytes`. One a core where not given.
-
-    Raises:
-        BuddyError: no permission (`sandbox.protections.allowed`), or no means to contain a program.
-    """
-    count = min(workers or os.cpu_count() or 1, len(pairs)) or 1
-    free: SimpleQueue[Sandbox] = SimpleQueue()
-
-    def judge_one(pair: tuple[Mapping[str, Any], str]) -> Verdict:
-        box = free.get()
-        try:
-            return judge(read_problem(pair[0]), pair[1], box)
-        finally:
-            free.put(box)
-
-    with ExitStack() as stack:
-        for _ in range(count):
-            free.put(stack.enter_context(Sandbox(CASE_LIMITS)))
-        pool = stack.enter_context(ThreadPoolExecutor(count))
-        try:
-            return list(pool.map(judge_one, pairs))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def doc_to_text(doc: Mapping[str, Any]) -> str:

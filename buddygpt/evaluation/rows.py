@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +62,7 @@ def read_file(file: RowFile, data: Data, subjects: Sequence[str]) -> Iterator[tu
 
 
 def _read(file: RowFile, data: Data) -> Iterator[tuple[int, Any]]:
-    if data.reader:
-        module, _, function = data.reader.rpartition(".")
-        yield from enumerate(getattr(import_module(module), function)(file.path), 1)
-    elif data.header and format_of(file.name) == ".csv":
+    if data.header and format_of(file.name) == ".csv":
         opened = open_member(file.path, file.name, file.member) if file.member else Slice(file.path, file.name)
         with told(file.name), opened as raw, unpacked(raw, file.name) as stream:  # type: ignore[arg-type]
             yield from read_csv(stream, file.name, data.header)

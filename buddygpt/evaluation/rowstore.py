@@ -40,6 +40,8 @@ class RowStore:
 
     def __init__(self, name: str, data: Data, subjects: Sequence[str], folder: Path):
         self.name, self.data, self.subjects, self.folder = name, data, subjects, folder
+        made = data.model_dump_json(include={"subjects", "splits", "header", "choice", "columns"})
+        self._form = xxhash.xxh3_128_hexdigest(f"{_FORMAT} {made}".encode())[:16]
 
     def last(self) -> dict[str, Any] | None:
         """The manifest of the rows that were found last, where they are still whole."""
@@ -75,7 +77,7 @@ class RowStore:
 
     def _digest(self, files: Sequence[RowFile]) -> str:
         """Of the files' content, and of what is made of it."""
-        state = xxhash.xxh3_128(f"{_FORMAT} {self.data.model_dump_json()}".encode())
+        state = xxhash.xxh3_128(self._form.encode())
         hashes: dict[Path, str] = {}
         for file in files:
             with told(file.name):
@@ -89,7 +91,7 @@ class RowStore:
         try:
             manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
             whole = all((folder / entry["file"]).stat().st_size == entry["bytes"] for entry in manifest["files"])
-            return manifest if whole and manifest["digest"] == digest else None
+            return manifest if whole and (manifest["digest"], manifest["form"]) == (digest, self._form) else None
         except (OSError, ValueError, LookupError, TypeError):
             return None
 
@@ -106,9 +108,10 @@ class RowStore:
                 for subject, split in sorted(rows)
                 for file in [f"{subject}.{split}.jsonl"]
             ]
-            manifest = {"digest": digest, "source": source, "counts": counts, "files": entries}
+            manifest = {"digest": digest, "form": self._form, "source": source, "counts": counts, "files": entries}
             write_atomically(partial / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1))
-            shutil.rmtree(self.folder / digest, ignore_errors=True)  # one that is not whole
+            if self._manifest(digest) is None:
+                shutil.rmtree(self.folder / digest, ignore_errors=True)  # one that is not whole
             try:
                 partial.rename(self.folder / digest)
             except OSError:

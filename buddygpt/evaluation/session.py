@@ -7,7 +7,7 @@ import hashlib
 import logging
 import random
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -80,25 +80,26 @@ def examine(
         emit: who is told.
 
     Raises:
-        BuddyError: an item does not fit the context at all, the model gives no numbers.
+        BuddyError: more shots than there are examples, a tokenizer without an end, a model that gives no numbers.
     """
     from lm_eval import simple_evaluate
+    from lm_eval.defaults import DEFAULT_RANDOM_SEED
     from lm_eval.tasks import TaskManager
 
     chat = bool(tokenizer.chat_template)
     with _tamed(), tempfile.TemporaryDirectory() as scratch:
         scorer = Scorer(model, tokenizer, None, settings.batch_size, Kept(kept), emit)
         plans = [_plan(one, settings, chat, scorer.max_length, emit) for one in ready]
-        asked, samples = [], {}
-        for number, plan in enumerate(plans):
-            fitted, chosen = _fit(plan, scorer, settings, Path(scratch, f"{number}"), emit)
-            asked.append(fitted)
-            samples |= chosen
-        names = write_tasks([one.plan for one in asked], Path(scratch, "all"))
+        names = write_tasks(plans, Path(scratch))
+        manager = TaskManager(include_path=scratch, include_defaults=False)
+        random.seed(DEFAULT_RANDOM_SEED)  # as lm-eval does: GPQA's choices are shuffled while it is loaded, and kept so
+        loaded = manager.load(names)
+        samples: dict[str, list[int]] = {}
+        asked = [_fit(plan, loaded["tasks"], samples, scorer, settings, emit) for plan in plans]
         results = simple_evaluate(
             model=scorer,
-            tasks=names,
-            task_manager=TaskManager(include_path=str(Path(scratch, "all")), include_defaults=False),
+            tasks=[loaded.get("groups", {}).get(name) or loaded["tasks"][name] for name in names],
+            task_manager=manager,
             samples=samples or None,
             bootstrap_iters=BOOTSTRAP,
             apply_chat_template=chat,
@@ -121,17 +122,26 @@ def _plan(ready: Ready, settings: Settings, chat: bool, context: int, emit: Emit
 
 
 def _fit(
-    asked: Plan, scorer: Scorer, settings: Settings, scratch: Path, emit: Emit
-) -> tuple[Fitted, dict[str, list[int]]]:
-    """Fewer shots for subjects whose prompts are longer than the context; and the items that a limit takes."""
-    from lm_eval.defaults import DEFAULT_RANDOM_SEED
-    from lm_eval.tasks import TaskManager
+    asked: Plan,
+    loaded: Mapping[str, Any],
+    samples: dict[str, list[int]],
+    scorer: Scorer,
+    settings: Settings,
+    emit: Emit,
+) -> Fitted:
+    """Give fewer shots to subjects whose prompts are longer than the context; draw the items that a limit takes.
 
-    name, shots, samples, cut = asked.ready.benchmark.name, {}, {}, 0
-    names = write_tasks([asked], scratch)
-    random.seed(DEFAULT_RANDOM_SEED)  # as lm-eval does: GPQA's choices are shuffled while it is loaded, and kept so
-    tasks = TaskManager(include_path=str(scratch), include_defaults=False).load(names)["tasks"]
-    (first, *_) = tasks_of(asked.ready.benchmark).values()
+    Args:
+        asked: the benchmark as it was meant.
+        loaded: lm-eval's tasks by name; those of the benchmark are changed.
+        samples: by task; where items are drawn, their numbers are put there.
+        scorer: the model.
+        settings: how it is asked.
+        emit: who is told.
+    """
+    name, shots, cut = asked.ready.benchmark.name, {}, 0
+    first, *others = tasks_of(asked.ready.benchmark).values()
+    tasks = {task: loaded[task] for leaves in (first, *others) for task in leaves}
     for number, (task_name, task) in enumerate(tasks.items(), 1):
         indices = _chosen(len(task.eval_docs), settings, task_name)
         if indices is not None:
@@ -155,7 +165,7 @@ def _fit(
         )
     if cut:
         emit(Caution(f"{name}: {cut:,} prompts are longer than the context even alone and lose their beginning"))
-    return Fitted(replace(asked, shots_by_subject=shots), cut), samples
+    return Fitted(replace(asked, shots_by_subject=shots), cut)
 
 
 def _lengths(task: Any, scorer: Scorer, indices: list[int] | None, asked: Plan) -> tuple[list[int], int]:

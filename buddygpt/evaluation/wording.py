@@ -79,7 +79,7 @@ def plan(ready: Ready, *, context: int, shots: int | None = None, chat: bool = F
         ready,
         wanted,
         max_new_tokens=None if limit is None else min(limit, context // 2),
-        chat={"model": chat, "always": True, "never": False}[benchmark.chat],
+        chat=chat and benchmark.chat == "model",
         texts=texts and benchmark.answer_texts is not None,
     )
 

@@ -79,6 +79,7 @@ CHINESE = {
     "extended and tuned": "扩展并训练",
     # evaluation
     "settings": "设置",
+    "to mind": "须知",
     "sources of the data": "数据出处",
     "batch size": "批大小",
     "date": "日期",

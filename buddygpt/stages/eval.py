@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
-import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -27,15 +25,15 @@ from buddygpt.evaluation.catalog import Benchmark, data_of, load_benchmark
 from buddygpt.evaluation.sandbox.protections import allowed, protections
 from buddygpt.evaluation.scoreboard import Asked, Marks, marks, paired, scores_of
 from buddygpt.evaluation.session import Fitted, Settings, examine
+from buddygpt.evaluation.targets import Target, find_targets, see_writable
 from buddygpt.evaluation.wording import tasks_of
 from buddygpt.events import Caution, Emit, Note
-from buddygpt.hub.presence import see_model
 from buddygpt.model.interop import load
 from buddygpt.recipe.data import DemoSource
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.hub import HubSection
 from buddygpt.recipe.loader import load_recipe
-from buddygpt.recipe.runs import Run, find_model, write_atomically
+from buddygpt.recipe.runs import Run, write_atomically
 from buddygpt.recipe.schema import Chapter
 from buddygpt.report.evaluation import Evaluation, comparison_table, write_evaluation
 from buddygpt.report.scores import Measured, Score, plain
@@ -43,23 +41,6 @@ from buddygpt.report.scoretable import markdown_table, terminal_table
 from buddygpt.training.reference import weights_hash
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Target:
-    """A model that is asked.
-
-    Args:
-        source: its folder or hub id.
-        name: in tables.
-        folder: where its results go.
-        run: the run that it comes from, if any.
-    """
-
-    source: Path | str
-    name: str
-    folder: Path
-    run: Run | None
 
 
 @dataclass(frozen=True)
@@ -107,7 +88,7 @@ def run(
     _permit([benchmark.name for benchmark in benchmarks if benchmark.kind == "code"], options.allow_code, emit)
     targets = find_targets(names, runs, options.output, emit)
     together = options.output or runs / "eval"
-    _see_writable([*(target.folder for target in targets), *([together] if len(targets) > 1 else [])])
+    see_writable([*(target.folder for target in targets), *([together] if len(targets) > 1 else [])])
     device, dtype = choose(options.device, options.dtype)
     ready = {
         benchmark.name: find(benchmark, options.data_dir, options.hub, cache, emit)
@@ -121,7 +102,7 @@ def run(
         seed = _world(target.run)
         if target.run is None and any(benchmark.name == "demo" for benchmark in benchmarks):
             emit(Note(f"{target.name}: lies in no run, so that demo asks about the world of seed 0"))
-        own_ready = [ready.get(benchmark.name) or make(benchmark, seed, cache) for benchmark in benchmarks]
+        own_ready = [make(one, seed, cache) if one.built_in else ready[one.name] for one in benchmarks]
         measured, own = _ask(target, own_ready, device, dtype, options, emit)
         rows.append(measured)
         found.append(own)
@@ -161,46 +142,6 @@ def _permit(code: Sequence[str], allow: bool, emit: Emit) -> None:
         )
     if code:
         emit(Note(f"programs run contained: {', '.join(protections())}"))
-
-
-def find_targets(names: Sequence[str], runs: Path, output: Path | None, emit: Emit) -> list[Target]:
-    """The models that the user means, each with a name of its own and a place for its results.
-
-    Raises:
-        BuddyError: one is not there, or is meant twice.
-    """
-    found: list[Target] = []
-    for name in names or (None,):
-        source = find_model(name, runs)
-        if isinstance(source, str):
-            see_model(source)
-        if name is None:
-            emit(Note(f"model: {source}"))
-        found.append(_target(source, runs))
-    places = [target.source.resolve() if isinstance(target.source, Path) else target.source for target in found]
-    for target, place in zip(found, places, strict=True):
-        if places.count(place) > 1:
-            raise BuddyError(f"{target.name}: given twice; name each model once")
-    slugs = [_slug(target.name) for target in found]
-    for number, (target, slug) in enumerate(zip(found, slugs, strict=True)):
-        if slugs.count(slug) > 1:
-            target, slug = replace(target, name=str(target.source)), f"{slug}-{_mark(target.source)}"
-        folder = target.folder if output is None else output / slug if len(found) > 1 else output
-        found[number] = replace(target, folder=folder)
-    return found
-
-
-def _see_writable(folders: Sequence[Path]) -> None:
-    """See that results can be written, before a model is asked for hours.
-
-    Raises:
-        BuddyError: they cannot.
-    """
-    for folder in folders:
-        place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        if not place.is_dir() or not os.access(place, os.W_OK):
-            what = "cannot be written into" if place.is_dir() else "is no folder"
-            raise BuddyError(f"{folder}: cannot be written: {place} {what}; choose another with --output")
 
 
 def choose(device: str | None, dtype: str | None) -> tuple[torch.device, str]:
@@ -262,37 +203,11 @@ def _asked(one: Fitted, run: Run | None) -> Asked:
     )  # fmt: skip
 
 
-def _target(source: Path | str, runs: Path) -> Target:
-    if isinstance(source, str):
-        return Target(source, source, runs / "eval" / _slug(source), None)
-    folder = source.absolute()
-    root = folder.parent.parent
-    if root.is_relative_to(Path.cwd()):
-        root = root.relative_to(Path.cwd())  # paths are told as one types them
-    if folder.name == "model" and (root / "recipe.yaml").is_file():
-        chapter = folder.parent.name
-        return Target(source, f"{folder.parent.parent.name}/{chapter}", root / "eval" / chapter, Run(root))
-    if folder.parent.name == "export" and (root / "recipe.yaml").is_file():
-        name = f"export-{folder.name}"
-        return Target(source, f"{folder.parent.parent.name}/{name}", root / "eval" / name, Run(root))
-    name = folder.name if folder.name not in ("model", "export") else f"{folder.parent.name}/{folder.name}"
-    return Target(source, name, runs / "eval" / f"{_slug(name)}-{_mark(source)}", None)
-
-
-def _mark(source: Path | str) -> str:
-    """Tells folders of one name apart."""
-    return hashlib.blake2b(str(Path(source).absolute()).encode(), digest_size=3).hexdigest()
-
-
 def _world(run: Run | None) -> int:
     """Seed of the demo world that a run was trained on; 0 where it was not."""
     recipe = load_recipe(run.path / "recipe.yaml") if run else None
     sources = recipe.data.sources if recipe and recipe.data else ()
     return next((source.seed for source in sources if isinstance(source, DemoSource)), 0)
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^0-9A-Za-z._-]+", "-", name).strip("-.") or "model"
 
 
 def _identity(model: Any, tokenizer: PreTrainedTokenizerBase, device: torch.device, dtype: str) -> str:
@@ -318,17 +233,13 @@ def _contaminated(benchmark: Benchmark, run: Run | None) -> int | None:
     """Training documents of a run that held pieces of a benchmark and were left out; None where nobody looked."""
     _, data = data_of(benchmark)
     names = {benchmark.name, *benchmark.aliases, *(name.partition(".")[0] for name in (data.local if data else ()))}
-    count = None
+    reasons, count = {f"{CONTAMINATED} {name}" for name in names}, None
     for chapter in get_args(Chapter):
         prepared = read_prepared(run.data(chapter)) if run else None
-        searched = (prepared.manifest["decontaminate"] or {}).get("sets", {}) if prepared else {}
-        if not names & searched.keys():
+        if prepared is None or not names & (prepared.manifest["decontaminate"] or {}).get("sets", {}).keys():
             continue
-        reasons = {f"{CONTAMINATED} {name}" for name in names}
-        found = [
-            source["dropped"].get(reason) for source in prepared.manifest["sources"].values() for reason in reasons
-        ]  # type: ignore[union-attr]
-        count = (count or 0) + sum(drop["count"] for drop in found if drop)
+        dropped = [source["dropped"] for source in prepared.manifest["sources"].values()]
+        count = (count or 0) + sum(drops[reason]["count"] for drops in dropped for reason in reasons & drops.keys())
     return count
 
 
@@ -347,11 +258,19 @@ def _facts(
         *([("items", f"{limit}, drawn with seed {settings.seed}")] if limit else []),
         ("date", datetime.now().astimezone().isoformat(timespec="minutes")),
     ]
+    mind = [(one.benchmark.name, line) for one in ready for line in one.benchmark.warnings if not line.startswith("?")]
     return {
         "settings": how,
-        "data": [(one.benchmark.name, one.source) for one in ready],
+        "data": [(one.benchmark.name, _source(one)) for one in ready],
+        **({"to mind": mind} if mind else {}),
         "versions": list(versions.items()),
     }
+
+
+def _source(one: Ready) -> str:
+    """Where rows come from, and under which licence."""
+    _, data = data_of(one.benchmark)
+    return f"{one.source}; {data.licence}" if data and data.licence else one.source
 
 
 def _write(target: Target, results: dict[str, Any], measured: Measured, facts: Any, samples: bool) -> None:

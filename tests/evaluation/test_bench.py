@@ -185,13 +185,21 @@ def test_rows_that_are_no_longer_whole_are_made_again(small, tmp_path):
     assert content(find(small, tmp_path, NOWHERE, tmp_path / "cache", print)) == EXPECTED
 
 
+def test_rows_of_an_older_form_are_not_taken_for_those_of_now(small, tmp_path, monkeypatch):
+    lay_zip(tmp_path)
+    find(small, tmp_path, NOWHERE, tmp_path / "cache", print)
+    assert readiness(small, None, NOWHERE, tmp_path / "cache")[0]
+    monkeypatch.setattr(rowstore, "_FORMAT", rowstore._FORMAT + 1)
+    assert not readiness(small, None, NOWHERE, tmp_path / "cache")[0]
+    assert content(find(small, tmp_path, NOWHERE, tmp_path / "cache", print)) == EXPECTED
+
+
 def test_rows_that_another_process_wrote_meanwhile_are_taken(small, tmp_path, monkeypatch):
     lay_zip(tmp_path)
     other = find(small, tmp_path, NOWHERE, tmp_path / "cache", print)
     seen = iter([None])
     whole = rowstore.RowStore._manifest
     monkeypatch.setattr(rowstore.RowStore, "_manifest", lambda self, digest: next(seen, whole(self, digest)))
-    monkeypatch.setattr(rowstore.shutil, "rmtree", lambda *args, **kwargs: None)
     assert find(small, tmp_path, NOWHERE, tmp_path / "cache", print).files == other.files
 
 

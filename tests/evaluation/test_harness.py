@@ -94,7 +94,7 @@ def test_what_all_begin_with_is_read_once(make, tokenizer):
 def test_a_part_that_cannot_be_trusted_is_not_used(model, tokenizer):
     kind = model.config.model_type
     scorer = Scorer(model, tokenizer, CONTEXT, None, Kept(), silent)
-    assert (scorer.parts, scorer.shares) == ((kind not in ("gemma2", "mamba"),) * 2)
+    assert (scorer.parts, scorer.shares) == {"gemma2": (False, False), "mamba": (True, False)}.get(kind, (True, True))
 
 
 def test_prompts_longer_than_the_context_lose_their_beginning_as_in_lm_eval(make, tokenizer):
@@ -125,6 +125,27 @@ def test_answers_are_written_as_by_lm_eval(make, tokenizer):
     for rows in (None, 1, 2):
         scorer = Scorer(model, tokenizer, CONTEXT, rows, Kept(), silent)
         assert scorer.generate_until(ask("generate_until", asked)) == expected
+
+
+def test_answers_too_many_for_memory_are_written_by_fewer_and_none_is_lost(make, tokenizer, monkeypatch):
+    model = make().eval()
+    settings = {"until": ["\n"], "max_gen_toks": 6, "do_sample": False}
+    asked = [("春眠" * n, settings) for n in range(1, 8)]
+    expected = Scorer(model, tokenizer, CONTEXT, 1, Kept(), silent).generate_until(ask("generate_until", asked))
+    write = HFLM._model_generate
+
+    def scarce(self, context, *args, **told):
+        if len(context) > 1:
+            raise torch.OutOfMemoryError("no more")
+        return write(self, context, *args, **told)
+
+    monkeypatch.setattr(HFLM, "_model_generate", scarce)
+    events = []
+    found = Scorer(model, tokenizer, CONTEXT, 3, Kept(), events.append).generate_until(ask("generate_until", asked))
+    assert found == expected
+    assert [e.text for e in events if isinstance(e, Caution)] == [
+        "memory does not suffice for 3 answers at once; 1 from now on"
+    ]
 
 
 def test_only_what_is_missing_is_asked_again(make, tokenizer, tmp_path):

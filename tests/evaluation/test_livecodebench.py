@@ -49,31 +49,8 @@ def function_row(cases=(("[1, 2, 3]\n2", "[2, 4, 6]"), ("[]\n5", "[]"))) -> dict
 
 
 def verdict(row: dict, code: str) -> bench.Verdict:
-    with allowed():
-        return bench.judge_many([(row, code)], workers=1)[0]
-
-
-@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_rows_come_from_either_kind_of_file(tmp_path, suffix):
-    rows = [program_row(), function_row()]
-    path = tmp_path / f"test{suffix}"
-    if suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    else:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    assert list(bench.read_rows(path)) == rows
-
-
-def test_a_row_of_another_shape_is_named(tmp_path):
-    path = tmp_path / "test.jsonl"
-    row = program_row()
-    del row["metadata"], row["starter_code"]
-    path.write_text(json.dumps(program_row()) + "\n" + json.dumps(row) + "\n", "utf-8")
-    with pytest.raises(BuddyError, match=r"test\.jsonl:2: no starter_code, metadata; "):
-        list(bench.read_rows(path))
+    with allowed(), Sandbox(bench.CASE_LIMITS) as box:
+        return bench.judge(bench.read_problem(row), code, box)
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
@@ -266,19 +243,6 @@ class Solution:
 
 
 @needs_containment
-def test_many_are_judged_side_by_side_in_order():
-    row, function = program_row(), function_row()
-    right, wrong = "print(sum(map(int, input().split())))", "print(0)"
-    pairs = [(row, right if n % 3 else wrong) for n in range(12)]
-    pairs.append((function, "def scale(v, by): return [x * by for x in v]"))
-    with allowed():
-        side_by_side = bench.judge_many(pairs, workers=3)
-        assert side_by_side == bench.judge_many(pairs, workers=1)
-        assert bench.judge_many([]) == []
-    assert [v.kind is Kind.PASSED for v in side_by_side] == [bool(n % 3) for n in range(12)] + [True]
-
-
-@needs_containment
 def test_the_hooks_of_the_harness_judge_one_reply():
     doc = program_row()
     with allowed():
@@ -292,5 +256,3 @@ def test_nothing_is_judged_without_permission(monkeypatch):
     monkeypatch.setattr(boxes, "_permitted", False)
     with pytest.raises(BuddyError, match="--allow-code-execution"):
         bench.process_results(program_row(), ["```python\nprint(7)\n```"])
-    with pytest.raises(BuddyError, match="--allow-code-execution"):
-        bench.judge_many([(program_row(), "print(7)")])

@@ -16,7 +16,6 @@ from buddygpt.evaluation.sandbox.calls import filter_for
 _NEW_USER, _NEW_MOUNTS, _NEW_PROCESSES, _NEW_NETWORK, _NEW_IPC = 1 << 28, 1 << 17, 1 << 29, 1 << 30, 1 << 27
 _NOSUID_NODEV_NOEXEC, _RECURSIVE_PRIVATE, _DETACH = 2 | 4 | 8, 0x4000 | 0x40000, 2
 _DEATH_SIGNAL, _SET_SECCOMP, _FILTER, _NO_NEW_PRIVILEGES = 1, 22, 2, 38
-_CAPSET = {"x86_64": 126, "aarch64": 91}
 _CREATE_RULESET, _ADD_RULE, _RESTRICT = 444, 445, 446  # alike on all architectures
 _READ_FILE, _READ_FOLDER, _WRITE_FILE, _TRUNCATE = 1 << 2, 1 << 3, 1 << 1, 1 << 14
 _KEEP = sum(1 << bit for bit in (1, 2, 3, 4, 5, 7, 8, 12, 13, 14))
@@ -77,7 +76,7 @@ def give_up_rights() -> None:
     """No capabilities, none to come from any program; and an end when the parent ends."""
     _call("prctl", _DEATH_SIGNAL, 9, 0, 0, 0)
     _call("prctl", _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
-    _call("syscall", _CAPSET[platform.machine()], struct.pack("<Ii", 0x20080522, 0), bytes(24))
+    _call("capset", struct.pack("<Ii", 0x20080522, 0), bytes(24))
 
 
 def landlock_version() -> int:

@@ -44,9 +44,7 @@ def run(source: str, name: str | None, arguments: Any) -> None:
         result: dict[str, Any] = {"ended": True}
         if name is not None:
             owner = main.Solution() if hasattr(main, "Solution") else main
-            value = getattr(owner, name)(*unpack(arguments))
-            sys.set_int_max_str_digits(0)
-            result["value"] = pack(value)
+            result["value"] = pack(getattr(owner, name)(*unpack(arguments)))
         answer(result)
     except MemoryError:
         os.write(ANSWERS, _NO_MEMORY)

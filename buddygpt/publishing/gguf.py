@@ -1,4 +1,4 @@
-"""A model as one GGUF file for llama.cpp, converted by llama.cpp's packaged converter and tried before it takes its name.
+"""A model as one GGUF file for llama.cpp: converted by its packaged converter, and tried before it takes its name.
 
 The way is model -> folder of transformers' own (proved by `model.interop`) -> file (`convert.py`, in a process of its
 own) -> llama.cpp (`agreement`). What the way would lose is refused before anything is written.
@@ -84,14 +84,11 @@ def see_fits(config: BuddyGPTConfig, tokenizer: PreTrainedTokenizerBase, arch: s
     Raises:
         BuddyError: it has not; says what, and what is nearest.
     """
-    if choose(config, arch) == "qwen2" and config.head_dim not in (
-        None,
-        config.hidden_size // config.num_attention_heads,
-    ):
+    even = config.hidden_size // config.num_attention_heads
+    if choose(config, arch) == "qwen2" and config.head_dim not in (None, even):
         raise BuddyError(
             f"head_dim {config.head_dim}: llama.cpp's Qwen2 has heads of hidden_size / num_attention_heads only; the "
-            f"nearest that it has: head_dim {config.hidden_size // config.num_attention_heads}, or qk_norm, which makes it "
-            "a Qwen3"
+            f"nearest that it has: head_dim {even}, or qk_norm, which makes it a Qwen3"
         )
     rope = config.rope_parameters
     kind = rope["rope_type"]
@@ -130,7 +127,7 @@ def see_room(model: BuddyGPTForCausalLM, file: Path, kind: str) -> None:
 def write_gguf(
     model: BuddyGPTForCausalLM, tokenizer: PreTrainedTokenizerBase, file: Path, kind: str, arch: str = "auto"
 ) -> Gguf:
-    """Write a GGUF file; it appears whole and tried, or not at all. What `see_...` sees to is the caller's to see first.
+    """Write a GGUF file; it appears whole and tried, or not at all. What the `see_...` tell is to be seen first.
 
     Args:
         model: any BuddyGPT.

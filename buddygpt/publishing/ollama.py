@@ -1,8 +1,8 @@
 """A Modelfile for Ollama: the chat template in Go's template language, where a turn ends, and how replies are drawn.
 
 `GO_TEMPLATE` renders what `data.template.CHAT_TEMPLATE` renders, reasoning and tools included, but for two things of
-Ollama's own: it writes JSON without blanks after `,` and `:`, and joins neighbouring turns of one role. A talk that ends
-with an answer asks to go on with it.
+Ollama's own: it writes JSON without blanks after `,` and `:`, and joins neighbouring turns of one role. A talk that
+ends with an answer asks to go on with it.
 """
 
 from __future__ import annotations

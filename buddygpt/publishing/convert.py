@@ -7,10 +7,11 @@ buddygpt is needed here.
 
 The converter knows a pre-tokenizer by a hash of what the whole tokenizer makes of one text, so that it knows published
 vocabularies and no other. Ours, trained or trimmed, cut words by Qwen2's pattern behind any vocabulary, which the
-caller has seen to: `get_vocab_base_pre` is the one method that is replaced, to say so.
+caller has seen to: `get_vocab_base_pre` is replaced, to say so.
 """
 
 import json
+import math
 import sys
 from collections import Counter
 from pathlib import Path
@@ -18,6 +19,16 @@ from pathlib import Path
 PRE_TOKENIZER = "qwen2"
 FORGOTTEN = ("DSPARK_MARKOV_W1", "DSPARK_MARKOV_W2", "DSPARK_CONF_PROJ")
 """Names of DeepSeek-V4's draft tensors that version 0.1.1 uses beside DeepSeek-V3 and brings in none of its files."""
+
+
+def undo_sharpening(factor: float) -> float:
+    """What llama.cpp is to be told so that its DeepSeek-V3 leaves attention alone under linear scaling.
+
+    It multiplies logits by ((1 + 0.1 ln f)(1 + 10 m 0.1 ln f))^2 for any scaling by a factor f, and takes the first
+    back for YaRN only; m is the number in the file.
+    """
+    sharpened = 1 + 0.1 * math.log(factor)
+    return (1 / sharpened - 1) / math.log(factor) if factor > 1 else 0.0
 
 
 def converter(folder: Path) -> type:
@@ -37,6 +48,12 @@ def converter(folder: Path) -> type:
         def get_vocab_base_pre(self, tokenizer: object) -> str:
             return PRE_TOKENIZER
 
+        def set_gguf_parameters(self) -> None:
+            super().set_gguf_parameters()
+            rope = self.rope_parameters
+            if architecture == "DeepseekV3ForCausalLM" and rope.get("rope_type") == "linear":
+                self.gguf_writer.add_rope_scaling_yarn_log_mul(undo_sharpening(rope["factor"]))
+
     return Converter
 
 
@@ -52,11 +69,10 @@ def main(folder: Path, file: Path, kind: str, name: str) -> None:
         "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
     }
     with torch.inference_mode():
-        converter(folder)(folder, types[kind], file, model_name=name).write()
-    reader = gguf.GGUFReader(file)
-    counts = Counter(tensor.tensor_type.name.lower() for tensor in reader.tensors)
-    architecture = reader.fields["general.architecture"].contents()
-    sys.stdout.write(json.dumps({"architecture": architecture, "tensors": counts}) + "\n")
+        model = converter(folder)(folder, types[kind], file, model_name=name)
+        model.write()
+    counts = Counter(info.dtype.name.lower() for part in model.gguf_writer.tensors for info in part.values())
+    sys.stdout.write(json.dumps({"architecture": model.gguf_writer.arch, "tensors": counts}) + "\n")
 
 
 if __name__ == "__main__":

@@ -27,12 +27,15 @@ from buddygpt.model.whole import unfinished
 from buddygpt.publishing.agreement import Agreement, agree
 from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.errors import BuddyError, did_you_mean, is_disk_full
+from buddygpt.recipe.model import YarnRope
 from buddygpt.recipe.runs import free_bytes
 
 TYPES = ("f16", "bf16", "f32", "q8_0")
 """f16 first: it holds our fp32 weights eight times closer than bf16, and every backend of llama.cpp computes in it."""
 BYTES = {"f16": 2.0, "bf16": 2.0, "f32": 4.0, "q8_0": 34 / 32}
 """Of one weight: q8_0 has blocks of 32 with one scale."""
+YARN = ("attention_factor", "mscale", "mscale_all_dim", "truncate", "beta_fast", "beta_slow")
+"""Fields that llama.cpp does not read for our architectures, or reads otherwise."""
 INSTALL = "pip install 'buddygpt[gguf]'"
 
 
@@ -98,13 +101,14 @@ def see_fits(config: BuddyGPTConfig, tokenizer: PreTrainedTokenizerBase, arch: s
             "angles; the nearest that it carries: default, linear, ntk, yarn"
         )
     if kind == "yarn":
-        own = [name for name in ("attention_factor", "mscale", "mscale_all_dim") if rope.get(name) is not None]
-        if rope.get("truncate") is False:
-            own.append("truncate")
+        usual = YarnRope(kind="yarn", factor=2.0, original_max_position_embeddings=1).model_dump()
+        own = [name for name in YARN if rope.get(name) not in (None, usual[name])]
+        if config.attention_kind == "mla" and rope.get("mscale") == rope.get("mscale_all_dim") != 0:
+            own = [name for name in own if not name.startswith("mscale")]
         if own:
             raise BuddyError(
-                f"rope 'yarn' with {own[0]} of its own: llama.cpp reckons it otherwise; the nearest that it carries is "
-                "yarn without that field"
+                f"rope 'yarn' with {own[0]} {rope[own[0]]}: llama.cpp reckons without it; the nearest that it has is "
+                "yarn with that field left out"
             )
     if _cutting(tokenizer) != _cutting(assemble({}, [])):
         raise BuddyError(

@@ -46,8 +46,8 @@ def run(
     Args:
         target: a model folder, a run's name or folder, a hub id; the newest finished model where left out.
         runs: where runs lie.
-        to: kind of export: `hf` is a folder for transformers, `gguf` a file for llama.cpp, `ollama` a folder with such a
-            file and a Modelfile.
+        to: kind of export: `hf` is a folder for transformers, `gguf` a file for llama.cpp, `ollama` a folder with such
+            a file and a Modelfile.
         arch: architecture, or `auto`.
         output: the folder to make, or for `gguf` the file (ending in .gguf) or the folder that it goes into; by default
             `export/KIND` in the model's run, or beside the model's folder.

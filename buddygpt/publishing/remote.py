@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from buddygpt.hub.proxies import check_proxies
+from buddygpt.hub.settings import Settings
 from buddygpt.publishing.parcel import Item
 from buddygpt.recipe.hub import HubName
 
@@ -71,12 +73,17 @@ class Remote(Protocol):
         ...
 
 
-def open_remote(hub: HubName) -> Remote:
-    """The hub, nothing asked of it yet."""
+def open_remote(hub: HubName, settings: Settings) -> Remote:
+    """The hub, by the way that the settings name; nothing is asked of it yet.
+
+    Raises:
+        BuddyError: a proxy that its client cannot use, or an address that must not be told a token.
+    """
+    check_proxies(settings)
     if hub == "modelscope":
         from buddygpt.publishing.modelscope import ModelScopeRemote
 
-        return ModelScopeRemote()
+        return ModelScopeRemote(settings)
     from buddygpt.publishing.huggingface import HuggingFaceRemote
 
-    return HuggingFaceRemote()
+    return HuggingFaceRemote(settings)

@@ -1,6 +1,6 @@
 """What must never leave: tokens, keys, and what names this machine or its user.
 
-Tokens are known by their form and, those of this machine, by themselves: what the environment and the hubs' logins hold.
+Tokens are known by their form and, those of this machine, by themselves: what the environment and the logins hold.
 A finding tells the file and the kind, never what was found.
 """
 

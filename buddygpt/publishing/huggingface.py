@@ -28,7 +28,7 @@ from huggingface_hub.utils import hf_raise_for_status
 
 from buddygpt.hub.protocol import brief
 from buddygpt.hub.proxies import guard_huggingface, same_origin, way
-from buddygpt.hub.settings import HUGGINGFACE, Settings
+from buddygpt.hub.settings import Settings
 from buddygpt.hub.threads import map_at_once
 from buddygpt.publishing.parcel import Item
 from buddygpt.publishing.remote import Held, Tell, Visibility

@@ -182,7 +182,7 @@ def _changes(remote: Remote, repo: str, held: Mapping[str, Held], parcel: Parcel
     told = [
         f"{key} {_brief(there.get(key))} there, {_brief(here.get(key))} here"
         for key in _SHAPE
-        if _differ(key, there, here)
+        if there.get(key) != here.get(key)
     ]
     talks = "chat_template.jinja"
     if (talks in held) != any(item.name == talks for item in parcel.items):
@@ -190,10 +190,6 @@ def _changes(remote: Remote, repo: str, held: Mapping[str, Held], parcel: Parcel
             "a chat model there, a base model here" if talks in held else "a base model there, a chat model here"
         )
     return [f"another model of yours ({'; '.join(told)})"] if told else []
-
-
-def _differ(key: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
-    return there.get(key) != here.get(key)
 
 
 def _brief(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,8 +60,8 @@ class _Model:
     folder: Path
     run: Run | None = None
     chapter: str = ""
-    push: PushSection = PushSection()
-    hub: HubSection = HubSection()
+    push: PushSection = field(default_factory=PushSection)
+    hub: HubSection = field(default_factory=HubSection)
 
     @property
     def own_name(self) -> str:

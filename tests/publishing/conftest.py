@@ -10,8 +10,14 @@ from .huggingface.hub import HuggingFace
 @pytest.fixture
 def huggingface(monkeypatch, tmp_path):
     """A stand-in for Hugging Face that runs; this process's huggingface_hub knows no other, and no token."""
-    from huggingface_hub import constants
+    from huggingface_hub import close_session, constants
+    from huggingface_hub.utils import _http
 
+    from buddygpt.hub import proxies
+
+    monkeypatch.setattr(proxies, "_guarded", False)  # what an earlier test had it trust is another address now
+    monkeypatch.setattr(_http, "_GLOBAL_CLIENT_FACTORY", _http.default_client_factory)
+    close_session()
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "BUDDY_HUBS", "BUDDY_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
@@ -26,4 +32,6 @@ def huggingface(monkeypatch, tmp_path):
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
         monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(tmp_path / "no-tokens"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # with `hf_xet` the client asks no server for LFS
         yield hub
+    close_session()

@@ -41,9 +41,8 @@ def tree(tmp_path):
 
 
 @pytest.fixture
-def api(huggingface, monkeypatch):
-    """huggingface_hub, by the way of git LFS."""
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+def api(huggingface):
+    """huggingface_hub."""
     return HfApi(huggingface.url, token=huggingface.token)
 
 

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, snapshot_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
 from huggingface_hub.errors import (
     BadRequestError,
     HfHubHTTPError,
@@ -37,9 +37,8 @@ def tree(tmp_path):
 
 
 @pytest.fixture
-def api(huggingface, monkeypatch):
-    """The client, going the way of git LFS: with `hf_xet` beside it, it asks no server whether there is Xet."""
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+def api(huggingface):
+    """The client."""
     return HfApi(huggingface.url, token=huggingface.token)
 
 

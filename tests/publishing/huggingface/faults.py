@@ -35,6 +35,11 @@ class Drop:
 
 
 @dataclass(frozen=True)
+class Lose:
+    """The request is served, its answer never comes."""
+
+
+@dataclass(frozen=True)
 class Wait:
     """The true answer comes later."""
 
@@ -63,14 +68,14 @@ class Fault:
 
     method: str
     path: str
-    act: Answer | Drop | Wait | Redirect
+    act: Answer | Drop | Lose | Wait | Redirect
     times: int | None = 1
     skip: int = 0
     host: str | None = None
     seen: int = 0
 
 
-def fault_of(faults: list[Fault], request) -> Answer | Drop | Wait | Redirect | None:
+def fault_of(faults: list[Fault], request) -> Answer | Drop | Lose | Wait | Redirect | None:
     """The first fault that meets the request; counts."""
     with _lock:
         for fault in faults:

@@ -98,7 +98,7 @@ def storage(hub: HuggingFace, request: Request) -> Response:
     kind, _, rest = request.path.strip("/").partition("/")
     name, _, sha256 = rest.rpartition("/")
     repository = hub.repositories.get((kind, name))
-    act = {"PUT": "put", "GET": "get", "HEAD": "get"}[request.method]
+    act = {"PUT": "put", "GET": "get", "HEAD": "get"}.get(request.method, "none")
     if "authorization" in request.headers:
         return Response(
             400, b"<Error><Code>InvalidArgument</Code><Message>Only one auth mechanism allowed</Message></Error>"

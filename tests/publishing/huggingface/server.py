@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from .faults import Answer, Drop, Fault, Redirect, Wait, fault_of
+from .faults import Answer, Drop, Fault, Lose, Redirect, Wait, fault_of
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
                     response = self.handle_request(request)
                 except Refused as refused:
                     response = refused.response
-        return self._send(response)
+        return self._hang_up() if isinstance(act, Lose) else self._send(response)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
 

@@ -158,7 +158,8 @@ LASTING = {
     "every upload drops": ([Fault("PUT", "", Drop(9), None, host="storage")], BrokenOff, "push again"),
     "every third upload fails": ([Fault("PUT", "", Answer(500), None, 2, host="storage")], BrokenOff, "push again"),
     "the store fails": ([Fault("PUT", "", Answer(400, "<Error/>"), None, host="storage")], BuddyError, "400"),
-    "the hub is down": ([Fault("POST", "", Answer(503, "<html>down"), None)], BrokenOff, "503"),
+    "the hub is down": ([Fault("POST", "/preupload/", Answer(503, "<html>down"), None)], BrokenOff, "503"),
+    "the hub is down for cards": ([Fault("POST", "/validate-yaml", Answer(503, "<html>down"), None)], BrokenOff, ""),
     "no commit": ([Fault("POST", "/commit/", Answer(500), None)], BrokenOff, "500"),
     "a page instead of an answer": ([Fault("POST", "/batch", Answer(200, "<html>"), None)], BuddyError, ""),
     "a strange answer": ([Fault("POST", "/preupload/", Answer(200, '{"files": 1}'), None)], BuddyError, ""),
@@ -197,6 +198,18 @@ def test_a_push_that_broke_off_goes_on_with_what_lacks(hub, remote, items):
     lacking = {item.sha256 for item in items if item.name in LARGE} - there
     assert sorted(hub.sent) == sorted([*lacking, "commit"])
     assert listed(remote) == held(items)
+
+
+@pytest.mark.parametrize("act", [quota(507), Drop(9), Answer(400)], ids=["refused", "dropped", "wrong"])
+def test_when_a_push_has_stopped_nothing_of_it_goes_on(hub, remote, items, act, monkeypatch):
+    monkeypatch.setattr("buddygpt.publishing.huggingface._WAITS", ())
+    first = max(items, key=lambda item: item.size)
+    hub.faults += [Fault("PUT", first.sha256, act, None), Fault("PUT", "", Wait(0.5), None, host="storage")]
+    with pytest.raises(BuddyError):
+        send(remote, items)
+    asked = len(hub.requests)
+    time.sleep(0.8)
+    assert len(hub.requests) == asked
 
 
 @pytest.mark.parametrize("token", [None, "hf_" + "wrong" * 5], ids=["none", "wrong"])

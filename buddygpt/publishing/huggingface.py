@@ -11,6 +11,7 @@ import io
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from logging import ERROR, getLogger
 from threading import Lock
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -78,10 +79,10 @@ class HuggingFaceRemote:
             )
         with self._asked():
             told = self._api.whoami()
-        access = (told.get("auth") or {}).get("accessToken") or {}
+            name, access = str(told["name"]), (told.get("auth") or {}).get("accessToken") or {}
         if access.get("role") == "read":
-            raise BuddyError(f"huggingface: the token of {told['name']} may only read; make one that may write")
-        return str(told["name"])
+            raise BuddyError(f"huggingface: the token of {name} may only read; make one that may write")
+        return name
 
     def visibility(self, repo: str) -> Visibility | None:
         """As `Remote.visibility`."""
@@ -133,10 +134,18 @@ class HuggingFaceRemote:
         meter = _Meter(sum(item.size for item in items), tell)
         additions = [_Addition(item, meter) for item in items]
 
+        faults: list[BuddyError] = []
+
         def upload(addition: _Addition) -> None:
-            with self._asked(repo, _SENDING):
-                self._api.preupload_lfs_files(repo, [addition], free_memory=False)
-            meter.whole(addition.item)
+            if meter.stopped:
+                return
+            try:
+                with self._asked(repo, _SENDING):
+                    self._api.preupload_lfs_files(repo, [addition], free_memory=False)
+                meter.whole(addition.item)
+            except BuddyError as error:  # what broke off alone keeps no other file from coming through
+                meter.stopped = meter.stopped or not isinstance(error, _Passing)
+                faults.append(error)
 
         with self._asked(repo, _SENDING):
             for item in items:
@@ -144,7 +153,9 @@ class HuggingFaceRemote:
                     self._api._validate_yaml(item.path.read_text("utf-8"), repo_type="model")
         largest_first = sorted(additions, key=lambda addition: -addition.item.size)
         for _ in map_at_once(upload, largest_first, _AT_ONCE):
-            pass
+            pass  # to the end, so that no upload goes on beside a further try or after the push
+        if faults:
+            raise min(faults, key=lambda error: isinstance(error, _Passing))
         with self._asked(repo, _SENDING):
             removals = [CommitOperationDelete(name, is_folder=False) for name in gone]
             self._api.create_commit(repo, [*removals, *additions], commit_message=message)
@@ -154,6 +165,7 @@ class HuggingFaceRemote:
         """Requests on the right way; a fault of theirs as a line."""
         guard_huggingface(self._settings)  # loading a model may have set it otherwise
         constants.HF_HUB_DISABLE_XET = True
+        getLogger("huggingface_hub.utils._http").setLevel(ERROR)  # its warnings hold addresses with signatures
         try:
             with way(direct=self._direct, patience=patience):
                 yield
@@ -205,10 +217,13 @@ class _Meter:
 
     def __init__(self, total: int, tell: Tell):
         self._total, self._tell = total, tell
+        self.stopped = False
         self._done: dict[str, int] = {}
         self._lock = Lock()
 
     def at(self, item: Item, position: int) -> None:
+        if self.stopped:
+            raise _Passing("huggingface: stopped")
         with self._lock:
             self._done[item.name] = position
             self._tell(sum(self._done.values()), self._total)

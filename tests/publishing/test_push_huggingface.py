@@ -204,11 +204,11 @@ def test_a_push_that_broke_off_goes_on_with_what_lacks(hub, remote, items):
 def test_when_a_push_has_stopped_nothing_of_it_goes_on(hub, remote, items, act, monkeypatch):
     monkeypatch.setattr("buddygpt.publishing.huggingface._WAITS", ())
     first = max(items, key=lambda item: item.size)
-    hub.faults += [Fault("PUT", first.sha256, act, None), Fault("PUT", "", Wait(0.5), None, host="storage")]
+    hub.faults += [Fault("PUT", first.sha256, act, None), Fault("PUT", "", Wait(0.3), None, host="storage")]
     with pytest.raises(BuddyError):
         send(remote, items)
     asked = len(hub.requests)
-    time.sleep(0.8)
+    time.sleep(0.5)
     assert len(hub.requests) == asked
 
 

@@ -1,8 +1,8 @@
 """Hugging Face as a place to publish, through huggingface_hub.
 
 Contents go by the hub's LFS protocol, file by file, and one commit at the end names them all. The library's other way,
-Xet, knows neither `hub.proxy` nor to whom the token may be told, and nothing here could prove it; the hub takes LFS into
-its Xet storage by itself (huggingface.co/docs/hub/xet/legacy-git-lfs).
+Xet, knows neither `hub.proxy` nor to whom the token may be told, and nothing here could prove it; the hub moves what
+comes by LFS into its Xet storage by itself (huggingface.co/docs/hub/xet/legacy-git-lfs).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from huggingface_hub.utils import hf_raise_for_status
 
 from buddygpt.hub.protocol import brief
 from buddygpt.hub.proxies import guard_huggingface, same_origin, way
-from buddygpt.hub.settings import HUGGINGFACE, Settings
+from buddygpt.hub.settings import Settings
 from buddygpt.hub.threads import map_at_once
 from buddygpt.publishing.parcel import Item
 from buddygpt.publishing.remote import Held, Tell, Visibility

@@ -18,7 +18,7 @@ from buddygpt.recipe.errors import BuddyError
 if TYPE_CHECKING:
     from buddygpt.publishing.remote import Held
 
-CARD, RECIPE, RESULTS, FIGURES, TRAINING = "README.md", "recipe.yaml", "eval/results.json", "figures/", "training/"
+CARD, RESULTS, TRAINING = "README.md", "eval/results.json", "training/"
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _SETTINGS = (
@@ -68,7 +68,7 @@ class Parcel:
 
 def is_ours(name: str) -> bool:
     """Whether a push writes files of this name: only those does it ever replace or remove."""
-    ours = (CARD, RECIPE, RESULTS, _WEIGHTS, _INDEX, *_SETTINGS)
+    ours = (CARD, RESULTS, _WEIGHTS, _INDEX, *_SETTINGS)
     return name in ours or _SHARD.fullmatch(name) is not None or _FIGURE.fullmatch(name) is not None
 
 

@@ -37,7 +37,7 @@ class PushSection(Section):
     hub: Literal["modelscope", "huggingface", "both"] | None = None
     """Hub that takes the model, or both; left out, `--hub` has to say it."""
     repo: Annotated[str, AfterValidator(see_repo)] | None = None
-    """Repository: `name` of your own on each hub, or `owner/name`; left out, `NAME-base` or `NAME-chat` by the stage."""
+    """Repository: `name`, yours on each hub, or `owner/name`; left out, `NAME-base` or `NAME-chat` by the stage."""
     public: bool = False
     """Whether a repository that has to be made is for everyone to see; one that is there keeps its visibility."""
     license: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$", max_length=64)] | None = None

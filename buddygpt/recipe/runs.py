@@ -96,7 +96,7 @@ class Run:
         self.check(recipe, *self._deciding(recipe, chapter))
 
     def claim_chapter(self, recipe: Recipe, chapter: Chapter) -> None:
-        """Write a tuning chapter's section into the run's recipe, beside those of the chapters before, and `push` where it is said.
+        """Write a tuning chapter's section into the run's recipe, beside those before; `push`, too, where it is said.
 
         Raises:
             BuddyError: as `claim`.

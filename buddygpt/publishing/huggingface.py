@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from logging import ERROR, getLogger
@@ -25,13 +26,13 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import hf_raise_for_status
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from buddygpt.hub.protocol import brief
 from buddygpt.hub.proxies import guard_huggingface, same_origin, way
 from buddygpt.hub.settings import Settings
 from buddygpt.hub.threads import map_at_once
-from buddygpt.publishing.parcel import Item
+from buddygpt.publishing.parcel import CARD, Item
 from buddygpt.publishing.remote import Held, Tell, Visibility
 from buddygpt.publishing.secrets import redact
 from buddygpt.recipe.errors import BrokenOff, BuddyError
@@ -69,7 +70,7 @@ class HuggingFaceRemote:
         parts = urlsplit(self._endpoint)
         if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
             raise BuddyError("HF_ENDPOINT: a token goes by https only; write https://host")
-        self._api = HfApi(self._endpoint)
+        self._api = HfApi(self._endpoint, token=True)  # also where HF_HUB_DISABLE_IMPLICIT_TOKEN is set
 
     def login(self) -> str:
         """As `Remote.login`."""
@@ -110,7 +111,7 @@ class HuggingFaceRemote:
         """As `Remote.read`."""
         with self._asked(repo):
             response = get_session().get(
-                hf_hub_url(repo, name, endpoint=self._endpoint), headers=self._api._build_hf_headers()
+                hf_hub_url(repo, name, endpoint=self._endpoint), headers=build_hf_headers(token=True)
             )
             hf_raise_for_status(response)
             return response.content
@@ -147,10 +148,9 @@ class HuggingFaceRemote:
                 meter.stopped = meter.stopped or not isinstance(error, _Passing)
                 faults.append(error)
 
-        with self._asked(repo, _SENDING):
-            for item in items:
-                if item.name == "README.md":  # a card that the hub refuses is told before hours of uploads
-                    self._api._validate_yaml(item.path.read_text("utf-8"), repo_type="model")
+        for item in items:
+            if item.name == CARD:  # one that the hub refuses is told before hours of uploads
+                self._see_card(repo, item)
         largest_first = sorted(additions, key=lambda addition: -addition.item.size)
         for _ in map_at_once(upload, largest_first, _AT_ONCE):
             pass  # to the end, so that no upload goes on beside a further try or after the push
@@ -159,6 +159,17 @@ class HuggingFaceRemote:
         with self._asked(repo, _SENDING):
             removals = [CommitOperationDelete(name, is_folder=False) for name in gone]
             self._api.create_commit(repo, [*removals, *additions], commit_message=message)
+
+    def _see_card(self, repo: str, card: Item) -> None:
+        with self._asked(repo), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of front matter that could be more
+            try:
+                self._api._validate_yaml(card.path.read_text("utf-8"), repo_type="model")
+            except ValueError as error:
+                if not str(error).startswith("Invalid metadata"):
+                    raise
+                words = _plain(str(error).partition("\n")[2].replace("- ", ""))
+                raise BuddyError(f"huggingface: {repo}: it refuses the card{words}; nothing was sent") from None
 
     @contextmanager
     def _asked(self, repo: str = "", patience: float = _ASKING) -> Iterator[None]:
@@ -193,19 +204,24 @@ class HuggingFaceRemote:
     def _refused(self, error: HfHubHTTPError, where: str) -> BuddyError:
         response = error.response
         status = response.status_code
-        words = redact(" ".join(str(error.server_message or "").split()))
-        said = f": {words}" if words and brief(Exception(words)) == words else ""
+        said = _plain(str(error.server_message or ""))
         if not same_origin(str(response.request.url), self._endpoint):  # a storage whose address may have run out
             return _Passing(f"{where}the hub's storage answers with status {status}")
         if status == 401:
             return BuddyError(f"huggingface: it does not know the token (401); {_LOGIN}")
-        if status in _QUOTA or (status == 403 and any(w in words.lower() for w in ("storage", "quota", "limit"))):
+        if status in _QUOTA or (status == 403 and any(w in said.lower() for w in ("storage", "quota", "limit"))):
             return BuddyError(f"{where}no room there (status {status}{said}); free some, or ask for more")
         if status == 403:
             return BuddyError(f"{where}the token may not do this (403{said}); it needs the right to write there")
         if status in _PASSING:
             return _Passing(f"{where}status {status}{said}")
         return BrokenOff(f"{where}status {status}{said}")
+
+
+def _plain(words: str) -> str:
+    """The hub's own words for the end of a line; empty where they may hold an address, markup or a secret."""
+    words = redact(" ".join(words.split()))
+    return f": {words}" if words and brief(Exception(words)) == words else ""
 
 
 class _Passing(BrokenOff):

@@ -92,10 +92,12 @@ def main() -> None:
 
 
 def _fail(error: BaseException | None, lines: tuple[str, ...], code: int) -> None:
+    from buddygpt.publishing.secrets import redact  # whatever a hub or a library says may hold a token
+
     if error is not None and "--debug" in sys.argv[1:]:
         import traceback
 
-        traceback.print_exception(error)
+        typer.echo(redact("".join(traceback.format_exception(error))), err=True, nl=False)
     for line in lines:
-        typer.echo(f"buddy: {line}", err=True)
+        typer.echo(redact(f"buddy: {line}"), err=True)
     sys.exit(code)

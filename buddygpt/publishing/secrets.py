@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import struct
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ def this_machine(*folders: Path, public: Iterable[str] = ()) -> Machine:
     known = _COMMON | {name.lower() for name in public}
     names = {_user(), socket.gethostname()}
     return Machine(
-        tuple(_tokens()),
+        tuple(_tokens(_LOGINS)),
         tuple(sorted(p for p in places if p.count("/") > 1)),
         tuple(sorted(n for n in names if len(n) > 3 and n.lower() not in known)),
     )
@@ -87,8 +88,11 @@ def find_secrets(items: Sequence[Item], machine: Machine) -> list[str]:
 
 
 def redact(text: str) -> str:
-    """The text without tokens and without the queries of addresses, in which signatures stand."""
-    for token in _tokens():
+    """The text without tokens and without the queries of addresses, in which signatures stand.
+
+    A hub's login is looked into where the hub's client is at work: no other text can hold what stands there.
+    """
+    for token in _tokens(hubs=[name for name in _LOGINS if name in sys.modules]):
         text = text.replace(token, "(a secret)")
     return _SIGNED.sub(r"\1?...", _ANY_FORM.sub("(a secret)", text))
 
@@ -125,11 +129,11 @@ def _places(text: bytes | mmap.mmap, machine: Machine) -> Iterator[str]:
             yield "the name of this machine or its user"
 
 
-def _tokens() -> Iterator[str]:
-    """Secrets of the environment and of the hubs' logins, the longest first, so that none is left in part."""
+def _tokens(hubs: Iterable[str]) -> Iterator[str]:
+    """Secrets of the environment and of logins, the longest first, so that none is left in part."""
     found = {value.strip() for name, value in os.environ.items() if _HELD.search(name)}
-    for part in (_of_huggingface, _of_modelscope):
-        found.update(part())
+    for hub in hubs:
+        found.update(_LOGINS[hub]())
     yield from sorted((t for t in found if len(t) >= _SHORTEST), key=lambda t: (-len(t), t))
 
 
@@ -152,6 +156,10 @@ def _of_modelscope() -> Iterator[str]:
         yield from _lines(config.credentials_dir / "git_token")
     except Exception:  # a damaged login is told when the hub is asked
         return
+
+
+_LOGINS = {"huggingface_hub": _of_huggingface, "modelscope_hub": _of_modelscope}
+"""What the hubs' clients have stored, by the client's name."""
 
 
 def _lines(path: Path) -> list[str]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import buddygpt
+from buddygpt.data.fingerprints import hash_weights
+from buddygpt.data.tokenizer import load_tokenizer
 from buddygpt.events import Caution, Emit, Note, Table, Text
 from buddygpt.hub.settings import read_settings
 from buddygpt.model.exported import see_exported
@@ -26,6 +28,7 @@ from buddygpt.recipe.hub import HubSection
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.push import PushHub, PushSection, see_repo
 from buddygpt.recipe.runs import Run, find_model
+from buddygpt.report.scores import measured_in
 
 HubChoice = Literal["modelscope", "huggingface", "both"]
 _RESULTS = ("results", "groups", "n-shot", "n-samples", "higher_is_better", "versions", "buddygpt")
@@ -222,20 +225,16 @@ def _native(model: _Model, emit: Emit) -> Exported:
         return Exported(folder, type(loaded).__name__, loaded.num_parameters(), size, 0.0, 0.0)
     whole = folder if folder.name not in ("", "..") else folder.resolve()
     place = model.run.path / "export" / "hf" if model.run else whole.with_name(f"{whole.name}-hf")
-    from buddygpt.data.tokenizer import load_tokenizer
-
     return see_exported(folder, place, load_tokenizer(str(folder)), emit)
 
 
 def _results(model: _Model) -> dict[str, Any] | None:
-    """What `buddy eval` found of this model, without what is of this machine; None where it was not evaluated."""
-    if not model.run:
+    """What `buddy eval` found of these weights, without what is of this machine; None where it was not asked."""
+    file = model.run and model.run.path / "eval" / model.chapter / "results.json"
+    if not file or measured_in(file, hash_weights(model.folder)) is None:
         return None
-    try:
-        told = json.loads((model.run.path / "eval" / model.chapter / "results.json").read_text("utf-8"))
-        return {key: told[key] for key in _RESULTS if key in told}
-    except (OSError, ValueError, TypeError):
-        return None
+    told = json.loads(file.read_text("utf-8"))
+    return {key: told[key] for key in _RESULTS if key in told}
 
 
 def _agree(asked: Plan, choices: Choices, ask: Callable[[str], bool] | None, emit: Emit) -> Plan:

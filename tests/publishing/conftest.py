@@ -35,3 +35,4 @@ def huggingface(monkeypatch, tmp_path):
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # with `hf_xet` the client asks no server for LFS
         yield hub
     close_session()
+    assert not hub.crashes, hub.crashes[0]

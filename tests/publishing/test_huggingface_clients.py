@@ -15,6 +15,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi, constants
 
+from buddygpt.hub.settings import read_settings
+from buddygpt.publishing.parcel import pack
+from buddygpt.publishing.remote import open_remote
+from buddygpt.recipe.hub import HubSection
+
 from .huggingface.repositories import GIT_ENVIRONMENT
 
 CLIENTS = Path(__file__).parents[1] / "clients"
@@ -163,13 +168,12 @@ def olah(huggingface, tmp_path):
         cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        for _ in range(300):
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                assert process.poll() is None
-                time.sleep(0.1)
+        for _ in range(900):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert process.poll() is None
+            time.sleep(0.1)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
@@ -177,7 +181,7 @@ def olah(huggingface, tmp_path):
 
 
 @pytest.mark.skipif(OLAH is None, reason="olah-cli is not installed (OLAH_CLI names it in another environment)")
-def test_a_pushed_model_loads_through_olah_with_the_same_tensors(huggingface, api, olah, tmp_path, monkeypatch):
+def test_a_pushed_model_loads_through_olah_with_the_same_tensors(huggingface, olah, tmp_path, monkeypatch):
     import torch
     from transformers import AutoModelForCausalLM, Qwen3Config
 
@@ -185,8 +189,11 @@ def test_a_pushed_model_loads_through_olah_with_the_same_tensors(huggingface, ap
     config = Qwen3Config(vocab_size=300, num_hidden_layers=1, head_dim=16, tie_word_embeddings=True, **sizes)
     model = AutoModelForCausalLM.from_config(config)
     model.save_pretrained(tmp_path / "model")
-    api.create_repo(NAME)
-    api.upload_folder(folder_path=tmp_path / "model", repo_id=NAME)
+    monkeypatch.setenv("HF_TOKEN", huggingface.token)
+    remote = open_remote("huggingface", read_settings(HubSection()))
+    remote.create(NAME, private=False)
+    remote.send(NAME, pack({path.name: path for path in (tmp_path / "model").iterdir()}).items, "m", lambda *_: None)
+    monkeypatch.delenv("HF_TOKEN")  # and that of others is loaded without a token
     monkeypatch.setattr(constants, "ENDPOINT", olah)
     template = olah + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import time
 from types import SimpleNamespace
 
 import pytest
 
+from buddygpt.events import silent
 from buddygpt.hub.settings import read_settings
-from buddygpt.publishing.parcel import Item
-from buddygpt.publishing.remote import Held, Remote, open_remote
+from buddygpt.publishing.delivery import Plan, Pushed, deliver, plan
+from buddygpt.publishing.parcel import Item, Parcel
+from buddygpt.publishing.remote import Held, NotThere, Remote, open_remote
 from buddygpt.recipe.errors import BrokenOff, BuddyError
 from buddygpt.recipe.hub import HubSection
 
@@ -25,7 +28,7 @@ LARGE = [f"model-0000{n}-of-00004.safetensors" for n in range(1, 5)]
 def items(tmp_path) -> list[Item]:
     """Four large files and two small ones."""
     random.seed(7)
-    files = {"README.md": "---\nlicense: apache-2.0\n---\n# 山水\n".encode(), "config.json": b"{}"}
+    files = {"README.md": "---\ntags: [buddygpt]\n---\n# 山水\n".encode(), "config.json": b"{}"}
     files |= {name: random.randbytes(150_000 + n) for n, name in enumerate(LARGE)}
     (tmp_path / "out").mkdir()
     found = []
@@ -42,6 +45,7 @@ def hub(huggingface, monkeypatch):
     hurried = SimpleNamespace(**vars(time) | {"sleep": lambda seconds: None})
     monkeypatch.setattr("huggingface_hub.utils._http.time", hurried)
     monkeypatch.setattr("buddygpt.publishing.huggingface.time", hurried)
+    monkeypatch.setattr("buddygpt.publishing.delivery.time", hurried)
     return huggingface
 
 
@@ -204,11 +208,11 @@ def test_a_push_that_broke_off_goes_on_with_what_lacks(hub, remote, items):
 def test_when_a_push_has_stopped_nothing_of_it_goes_on(hub, remote, items, act, monkeypatch):
     monkeypatch.setattr("buddygpt.publishing.huggingface._WAITS", ())
     first = max(items, key=lambda item: item.size)
-    hub.faults += [Fault("PUT", first.sha256, act, None), Fault("PUT", "", Wait(0.5), None, host="storage")]
+    hub.faults += [Fault("PUT", first.sha256, act, None), Fault("PUT", "", Wait(0.3), None, host="storage")]
     with pytest.raises(BuddyError):
         send(remote, items)
     asked = len(hub.requests)
-    time.sleep(0.8)
+    time.sleep(0.5)
     assert len(hub.requests) == asked
 
 
@@ -245,8 +249,9 @@ REDIRECTED = {
 }
 
 
-@pytest.mark.parametrize("status", [302, 307])
-@pytest.mark.parametrize("ask", REDIRECTED)
+@pytest.mark.parametrize(
+    ("ask", "status"), [*((ask, 307) for ask in REDIRECTED), ("create", 302), ("commit", 302), ("store", 302)]
+)
 def test_a_redirect_to_another_host_is_told_no_token(hub, remote, items, ask, status):
     method, path, act = REDIRECTED[ask]
     head = hub.repository(NAME).head()
@@ -272,3 +277,61 @@ def test_a_hub_that_is_too_slow_is_given_up(hub, remote, items, monkeypatch):
         send(remote, items)
     check_line(stopped.value, hub)
     assert hub.repository(NAME).head() == head
+
+
+def planned(remote: Remote, items: list[Item]) -> Plan:
+    return plan(remote, NAME, remote.login(), Parcel(tuple(items)), public=False)
+
+
+def push(remote: Remote, items: list[Item]) -> Pushed:
+    return deliver(planned(remote, items), "小模型", silent)
+
+
+def test_a_delivery_makes_a_private_repository_and_a_second_one_writes_nothing(hub, remote, items):
+    hub.repositories.clear()
+    hub.folder = hub.folder / "other"
+    first = push(remote, items)
+    assert (first.files, first.visibility) == (6, "private") and listed(remote) == held(items)
+    hub.requests.clear()
+    assert push(remote, items).files == 0
+    assert {request.method for request in hub.requests} == {"GET"}
+
+
+def test_a_delivery_sends_what_is_other_and_takes_stale_shards_away_in_one_commit(hub, remote, items):
+    push(remote, items)
+    before = len(hub.repository(NAME).history())
+    hub.requests.clear()
+    kept = [item for item in items if item.name != LARGE[3]]
+    kept[0].path.write_text("---\ntags: [buddygpt]\n---\n# 新\n", "utf-8")
+    data = kept[0].path.read_bytes()
+    kept[0] = Item(kept[0].name, kept[0].path, len(data), hashlib.sha256(data).hexdigest())
+    assert push(remote, kept).files == 1
+    assert hub.sent == ["commit"] and listed(remote) == held(kept)
+    assert len(hub.repository(NAME).history()) == before + 1
+
+
+def test_a_hub_that_says_yes_and_keeps_nothing_is_found_out(hub, remote, items):
+    hub.hollow = True
+    with pytest.raises(NotThere, match="not there as sent") as stopped:
+        push(remote, items)
+    check_line(stopped.value, hub)
+    assert stopped.value.exit_code == 1 and "commit" in hub.sent
+
+
+def test_a_host_that_says_yes_in_the_hubs_stead_is_found_out(hub, remote, items):
+    url = f"{hub.url}/{NAME}/commit/{'0' * 40}"
+    yes = json.dumps({"success": True, "commitOid": "0" * 40, "commitUrl": url})
+    hub.faults.append(Fault("POST", "/commit/", Redirect(hub.storage_url), None, host="hub"))
+    hub.faults.append(Fault("POST", "/commit/", Answer(200, yes), None, host="storage"))
+    with pytest.raises(NotThere):
+        push(remote, items)
+    assert not hub.leaks() and hub.asked("POST", "/commit/", "storage")
+
+
+def test_a_file_that_changes_after_it_was_hashed_is_found_out(hub, remote, items):
+    plans = planned(remote, items)
+    before = plans.items[-1].path.read_bytes()
+    plans.items[-1].path.write_bytes(before[:-1] + b"?")  # after it was hashed
+    with pytest.raises(BuddyError):
+        deliver(plans, "小模型", silent)
+    assert hub.repository(NAME).files() == {}

@@ -143,9 +143,10 @@ def _refs(hub: HuggingFace, request: Request, repository: Repository) -> Respons
 def _preupload(hub: HuggingFace, request: Request, repository: Repository, revision: str) -> Response:
     hub.admit(request, repository, write=True)
     held = {entry.path: entry.sha256 or entry.oid for entry in repository.tree(_commit_of(repository, revision))}
+    rules = request.json().get("gitAttributes") or repository.rules()
     answers = []
     for file in request.json()["files"]:
-        sample, rules = base64.b64decode(file.get("sample", "")), request.json().get("gitAttributes")
+        sample = base64.b64decode(file.get("sample", ""))
         mode = "lfs" if repository.large(file["path"], file["size"], sample, rules) else "regular"
         answers.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": held.get(file["path"])})
     return told({"files": answers})
@@ -177,13 +178,13 @@ def _commit(hub: HuggingFace, request: Request, repository: Repository, revision
                     )
                 size = (repository.store / value["oid"]).stat().st_size
                 operations.append(("file", path, pointer(value["oid"], size)))
-                tracked += [] if repository.large(path, 0, b"") else [path]
+                tracked += [] if repository.large(path, 0, b"", repository.rules()) else [path]
             elif line["key"] in ("deletedFile", "deletedFolder"):
                 if path.rstrip("/") not in held:
                     raise Refused(404, f"A file with this name doesn't exist: {path}", "EntryNotFound")
                 operations.append(("delete", path.rstrip("/"), b""))
         if tracked:  # the hub writes these rules itself, so that git finds the files
-            rules = repository.read(".gitattributes").decode() if ".gitattributes" in held else ""
+            rules = repository.rules()
             rules += "".join(
                 f"{path.replace(' ', '[[:space:]]')} filter=lfs diff=lfs merge=lfs -text\n" for path in tracked
             )

@@ -28,6 +28,7 @@ class HuggingFace:
         hollow: it says yes to everything that is sent, and keeps nothing.
         faults: see `faults`.
         requests: all that came, also at the store.
+        crashes: faults of the stand-in's own.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class HuggingFace:
     hollow: bool = False
     faults: list[Fault] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
+    crashes: list[str] = field(default_factory=list)
     repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)
     parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
     url: str = ""
@@ -104,8 +106,9 @@ class HuggingFace:
 
     @contextmanager
     def running(self) -> Iterator[HuggingFace]:
+        lists = {"requests": self.requests, "faults": self.faults, "crashes": self.crashes}
         with (
-            serve("hub", self.handle, self.requests, self.faults) as self.url,
-            serve("storage", lambda r: lfs.storage(self, r), self.requests, self.faults) as self.storage_url,
+            serve("hub", self.handle, **lists) as self.url,
+            serve("storage", lambda r: lfs.storage(self, r), **lists) as self.storage_url,
         ):
             yield self

@@ -78,6 +78,7 @@ class Repository:
     folder: Path
     private: bool
     lock: threading.Lock = field(default_factory=threading.Lock)
+    seen: dict[str, list[Entry]] = field(default_factory=dict)  # trees by commit, which never change
 
     def __post_init__(self):
         self.folder.mkdir(parents=True)
@@ -120,8 +121,15 @@ class Repository:
 
     def tree(self, revision: str = "main") -> list[Entry]:
         """Everything at a commit, folders too, by path."""
+        commit = revision if revision in self.seen else self.head(revision)
+        assert commit, revision
+        if commit not in self.seen:
+            self.seen[commit] = self._list(commit)
+        return self.seen[commit]
+
+    def _list(self, commit: str) -> list[Entry]:
         entries = []
-        for line in filter(None, git(self.folder, "ls-tree", "-r", "-t", "-l", "-z", revision).decode().split("\0")):
+        for line in filter(None, git(self.folder, "ls-tree", "-r", "-t", "-l", "-z", commit).decode().split("\0")):
             about, _, path = line.partition("\t")
             _, kind, oid, size = about.split()
             entry = Entry(path, kind == "tree", oid, int(size) if size != "-" else 0)
@@ -155,12 +163,13 @@ class Repository:
         lines = git(self.folder, "log", *form, revision, *where).decode().splitlines()
         return [tuple(line.split("\0")) for line in lines]  # type: ignore[misc]
 
-    def large(self, path: str, size: int, sample: bytes, attributes: str | None = None) -> bool:
+    def rules(self) -> str:
+        """Which files git takes for large."""
+        return self.read(".gitattributes").decode() if self.entry(".gitattributes") else ""
+
+    def large(self, path: str, size: int, sample: bytes, rules: str) -> bool:
         """Whether a file of that name goes to the store, by the rules in .gitattributes or by what it is."""
-        if attributes is None:
-            attributes = self.read(".gitattributes").decode() if self.entry(".gitattributes") else ""
-        rules = [line.split() for line in attributes.splitlines()]
-        named = [rule[0] for rule in rules if "filter=lfs" in rule]
+        named = [line.split()[0] for line in rules.splitlines() if "filter=lfs" in line]
         found = any(fnmatch.fnmatch(path, rule) or fnmatch.fnmatch(path.rpartition("/")[2], rule) for rule in named)
         return found or size >= LARGE or b"\0" in sample
 

@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -101,6 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
     handle_request: Callable[[Request], Response]
     requests: list[Request]
     faults: list[Fault]
+    crashes: list[str]
 
     def _serve(self):
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -126,6 +128,9 @@ class _Handler(BaseHTTPRequestHandler):
                     response = self.handle_request(request)
                 except Refused as refused:
                     response = refused.response
+                except Exception:  # a fault of the stand-in, which must not pass for one of the network
+                    self.crashes.append(traceback.format_exc())
+                    response = Response(500)
         return self._hang_up() if isinstance(act, Lose) else self._send(response)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
@@ -167,15 +172,13 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request, client_address):
-        """A client that is gone is no news; what breaks in here is shown by the client's failure."""
+        """A client that is gone is no news."""
 
 
 @contextmanager
-def serve(
-    host: str, handle: Callable[[Request], Response], requests: list[Request], faults: list[Fault]
-) -> Iterator[str]:
-    """A server in a thread; gives its address."""
-    state = {"host": host, "handle_request": staticmethod(handle), "requests": requests, "faults": faults}
+def serve(host: str, handle: Callable[[Request], Response], **lists) -> Iterator[str]:
+    """A server in a thread, with the lists of a `_Handler`; gives its address."""
+    state = {"host": host, "handle_request": staticmethod(handle)} | lists
     server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), state))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -186,8 +186,10 @@ class ModelScopeRemote:
         if place is None:
             return
         with _Body(item, there) as body:
-            self._api.legacy.upload_blob(place, body, item.size, timeout=_PATIENCE)  # type: ignore[arg-type]
-            body.check()
+            try:
+                self._api.legacy.upload_blob(place, body, item.size, timeout=_PATIENCE)  # type: ignore[arg-type]
+            finally:
+                body.check()  # before the hub's own word on it
         for wait in (*_WAITS, None):
             if self._place(repo, item) is None:
                 return
@@ -209,7 +211,8 @@ class ModelScopeRemote:
             if tried and self._has(repo, items, gone):  # the answer was lost, not the commit
                 return
             tried.append(True)
-            self._api.legacy.create_commit(repo, "model", actions, message, _BRANCH)
+            if not isinstance(self._api.legacy.create_commit(repo, "model", actions, message, _BRANCH), dict):
+                raise ValueError("not a hub's answer")
 
         self._ask("make the commit", make)
 
@@ -276,9 +279,13 @@ class _Body:
         return part
 
     def check(self) -> None:
-        """After the last byte."""
-        if self._sum.hexdigest() != self._item.sha256:
-            raise self._changed()
+        """See, where all has been read, that it is what it was.
+
+        Raises:
+            BuddyError: it is not.
+        """
+        if self._read == self._item.size and self._sum.hexdigest() != self._item.sha256:
+            raise self._changed() from None
 
     def _changed(self) -> BuddyError:
         return BuddyError(f"{self._item.path}: changed while it was being pushed; run the same command again")

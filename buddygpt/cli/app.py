@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import buddygpt
-from buddygpt.cli import chat, data, export, later, recipes, train
+from buddygpt.cli import chat, data, export, push, recipes, train
 from buddygpt.cli.eval import evaluate
 from buddygpt.recipe.errors import BuddyError, Stopped
 
@@ -48,7 +48,7 @@ app.command("dpo")(train.dpo)
 app.command("eval")(evaluate)
 app.command("chat")(chat.chat)
 app.command("export")(export.export)
-app.command("push", context_settings=later.ANYTHING)(later.push)
+app.command("push")(push.push)
 
 
 def _version(asked: bool) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from buddygpt.hub.proxies import check_proxies
 from buddygpt.hub.settings import Settings
 from buddygpt.publishing.parcel import Item
+from buddygpt.recipe.errors import BrokenOff
 from buddygpt.recipe.hub import HubName
 
 Visibility = Literal["private", "public"]
@@ -27,6 +28,12 @@ class Held:
 
     size: int
     digest: str
+
+
+class NotThere(BrokenOff):
+    """The hub said yes, and yet does not hold what was sent."""
+
+    exit_code = 1
 
 
 class Remote(Protocol):
@@ -56,6 +63,10 @@ class Remote(Protocol):
         """Every file of the branch that users get, by its POSIX path."""
         ...
 
+    def read(self, repo: str, name: str) -> bytes:
+        """A small file of the listing, as README.md or config.json."""
+        ...
+
     def send(self, repo: str, items: Sequence[Item], message: str, tell: Tell, gone: Sequence[str] = ()) -> None:
         """Send contents, going on where an earlier try stopped, then make one commit of them.
 
@@ -79,7 +90,7 @@ def open_remote(hub: HubName, settings: Settings) -> Remote:
     Raises:
         BuddyError: a proxy that its client cannot use, or an address that must not be told a token.
     """
-    check_proxies(settings)
+    check_proxies(replace(settings, order=(hub,)))
     if hub == "modelscope":
         from buddygpt.publishing.modelscope import ModelScopeRemote
 

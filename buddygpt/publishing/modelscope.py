@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from buddygpt.hub.settings import Settings
 from buddygpt.publishing.modelscope_faults import AGAIN, is_missing, pause_before, tell_fault
-from buddygpt.publishing.origins import guard_session, is_safe, siblings
+from buddygpt.publishing.origins import Onward, guard_session, is_safe, siblings
 from buddygpt.publishing.parcel import Item
-from buddygpt.publishing.remote import Held, Tell, Visibility
+from buddygpt.publishing.remote import Held, NotThere, Tell, Visibility
 from buddygpt.recipe.errors import BrokenOff, BuddyError
 from buddygpt.recipe.hub import HubName
 
@@ -128,11 +128,6 @@ class ModelScopeRemote:
 
         tried: list[bool] = []
         self._ask(f"create {repo}", make)
-        if private and self.visibility(repo) == "public":
-            raise BrokenOff(
-                f"modelscope: it made {repo} public though private was asked for; nothing was sent: "
-                f"see {self.address(repo)}"
-            )
 
     def listing(self, repo: str) -> dict[str, Held]:
         """As `Remote.listing`."""
@@ -159,6 +154,24 @@ class ModelScopeRemote:
             for entry in entries
             if entry["Type"] != "tree"
         }
+
+    def read(self, repo: str, name: str) -> bytes:
+        """As `Remote.read`."""
+        return self._ask(f"give {name} of {repo}", partial(self._read, repo, name))
+
+    def _read(self, repo: str, name: str) -> bytes:
+        try:
+            where = {"Revision": _BRANCH, "FilePath": name}
+            return self._api.legacy._request("GET", f"models/{repo}/repo", params=where).content
+        except Onward as onward:  # a file that is a blob lies with a storage, which needs no token
+            from modelscope_hub.errors import raise_for_status
+            from requests import Session
+
+            session = Session()
+            guard_session(session, "modelscope", (), direct=self._direct)
+            answer = session.get(onward.address, timeout=_PATIENCE)
+            raise_for_status(answer)
+            return answer.content
 
     def send(self, repo: str, items: Sequence[Item], message: str, tell: Tell, gone: Sequence[str] = ()) -> None:
         """As `Remote.send`; a blob that was broken off begins anew, since the hub keeps no parts."""
@@ -195,7 +208,7 @@ class ModelScopeRemote:
                 return
             if wait is not None:
                 time.sleep(wait)
-        raise BrokenOff(f"modelscope: it took {item.name} and does not have it; nothing was published: {AGAIN}")
+        raise NotThere(f"modelscope: it took {item.name} and does not have it; nothing was published: {AGAIN}")
 
     def _place(self, repo: str, item: Item) -> str | None:
         """Where to send a blob; None where the hub has it."""

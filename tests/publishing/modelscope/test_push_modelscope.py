@@ -13,7 +13,7 @@ import pytest
 
 from buddygpt.hub.settings import read_settings
 from buddygpt.publishing.parcel import Item
-from buddygpt.publishing.remote import open_remote
+from buddygpt.publishing.remote import NotThere, open_remote
 from buddygpt.recipe.errors import BrokenOff, BuddyError
 from buddygpt.recipe.hub import HubSection
 from tests.publishing.modelscope.conftest import TOKEN, USER, make_files
@@ -128,8 +128,10 @@ UNKNOWN = [
 ]
 
 
-@pytest.mark.parametrize("fault", UNKNOWN)
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    ("step", "fault"),
+    [*((step, UNKNOWN[2]) for step in STEPS), *(("whoami", f) for f in UNKNOWN), ("batch", UNKNOWN[3])],
+)
 def test_a_wrong_token_is_told_at_once_whatever_the_hub_calls_it(step, fault, hub, remote, items, waits):
     hub.always[step] = fault
     told = fault_of(partial(push, remote, items))
@@ -163,14 +165,6 @@ def test_a_push_leaves_the_visibility_as_it_is(level, hub, remote, items, made):
     assert made.visibility == level and not hub.steps("create")
 
 
-def test_a_hub_that_makes_a_private_repository_public_gets_nothing(hub, remote, items, monkeypatch):
-    monkeypatch.setattr("tests.publishing.modelscope.server.PRIVATE", 1)
-    create = Handler.do_create
-    monkeypatch.setattr(Handler, "do_create", lambda self, body: create(self, body.replace(b": 1,", b": 5,")))
-    assert "public though private" in str(fault_of(partial(push, remote, items)))
-    assert not hub.steps("batch", "blob", "commit")
-
-
 def test_a_name_that_others_have_is_told(hub, remote, made):
     assert "--repo" in str(fault_of(lambda: remote.create(REPO, private=True)))
 
@@ -201,6 +195,21 @@ def test_a_list_is_asked_for_anew_each_time(hub, remote, items, made):
 
 def test_no_repository_is_an_empty_list(remote):
     assert remote.listing(REPO) == {}
+
+
+@pytest.mark.parametrize("name", ["README.md", "deep/notes.safetensors"])
+def test_a_file_is_read_wherever_it_lies_and_the_storage_is_told_no_token(name, hub, remote, made, items):
+    made.files[name] = items[-1].path.read_bytes()
+    if name != "README.md":
+        made.pointers.add(name)
+        hub.blobs[items[-1].sha256] = made.files[name]
+    assert remote.read(REPO, name) == made.files[name]
+    assert len(hub.steps("cdn")) == (name != "README.md")
+    assert not any(asked.holds(TOKEN) or "cookie" in asked.headers.lower() for asked in hub.steps("cdn"))
+
+
+def test_a_file_that_is_not_there_cannot_be_read(remote, made):
+    assert "refuses to give no.txt" in str(fault_of(lambda: remote.read(REPO, "no.txt")))
 
 
 # What is sent
@@ -419,7 +428,7 @@ def test_a_hub_that_nobody_answers_for_is_told(hub, items, waits, monkeypatch):
 def test_a_hub_that_takes_a_blob_and_has_it_not_gets_no_commit(hub, remote, items, made):
     hub.always["blob"] = Fault("forget")
     told = fault_of(partial(push, remote, items))
-    assert isinstance(told, BrokenOff) and "does not have it" in str(told)
+    assert isinstance(told, NotThere) and "does not have it" in str(told)
     assert len(hub.steps("blob")) == 1 and not hub.steps("commit") and made.files == FRESH
 
 

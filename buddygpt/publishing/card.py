@@ -98,9 +98,7 @@ def data_cautions(story: Story) -> list[Words]:
         elif source.kind != "demo" and source.licence.text is None:
             told.append((f"训练数据 {source.name} 没有注明许可", f"training data {source.name} states no licence"))
     if story.base:
-        told.append(
-            (f"由 {story.base} 微调而来，须同时遵守其许可", f"tuned from {story.base}, whose licence holds too")
-        )
+        told.append((f"由 {story.base} 训练而来，须同时遵守其许可", f"made from {story.base}; its licence holds too"))
     elif story.stages and not story.whole:
         told.append(("起点是另一个模型，其来历没有记录", "began with another model, of which nothing is recorded"))
     return told

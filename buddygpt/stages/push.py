@@ -109,6 +109,7 @@ def run(
             return []
         agreed, pushed = [], []
         for remote, login, repo in doors.values():
+            assert remote is not None
             try:
                 agreed.append(_agree(plan(remote, repo, login, parcel, public=choices.public), choices, ask, emit))
             except BuddyError as error:
@@ -143,7 +144,7 @@ def _find(target: str | None, runs: Path) -> _Model:
 
 def _doors(
     model: _Model, choices: Choices, faults: list[BuddyError], emit: Emit
-) -> dict[PushHub, tuple[Remote, str, str]]:
+) -> dict[PushHub, tuple[Remote | None, str, str]]:
     """Each hub that lets us in, our name there, and the whole name of the repository.
 
     Raises:
@@ -158,10 +159,11 @@ def _doors(
     except ValueError as error:
         raise BuddyError(f"--repo: {error}") from None
     settings = read_settings(model.hub)
-    doors: dict[PushHub, tuple[Remote, str, str]] = {}
+    doors: dict[PushHub, tuple[Remote | None, str, str]] = {}
     for hub in hubs:
-        remote = open_remote(hub, settings)
+        remote: Remote | None = None  # a dry run goes on without
         try:
+            remote = open_remote(hub, settings)
             login = remote.login()
         except BuddyError as error:
             if not choices.dry_run:

@@ -195,6 +195,19 @@ def test_both_hubs_get_it_and_the_fault_of_one_keeps_not_the_other(push, hubs):
     assert error.value.lines == ("modelscope: no token", "huggingface: no token")
 
 
+def test_a_hub_that_cannot_even_be_opened_keeps_not_the_other(push, hubs, monkeypatch):
+    def opened(hub, settings):
+        if hub == "modelscope":
+            raise BuddyError("modelscope: a proxy that its client cannot use")
+        return hubs[hub]
+
+    monkeypatch.setattr(stage, "open_remote", opened)
+    assert push(hub="both", dry_run=True) == []
+    with pytest.raises(BuddyError, match="a proxy that its client cannot use"):
+        push(hub="both")
+    assert set(hubs["huggingface"].files["someone/mountains-base"]) >= FILES
+
+
 def test_a_card_names_the_repository_of_each_hub(push, hubs):
     hubs["modelscope"].user = "other"
     push(hub="both")

@@ -92,6 +92,7 @@ class Hub:
         people: user names by their tokens.
         readers: tokens that may not write.
         room: bytes of blobs that it takes in all.
+        hashes: its list tells them of files that are no blobs, too.
         storage: address in front of the paths where blobs are to be sent; its own where None.
         plan: faults of the next requests of a step, by step; None for a request that goes well.
         always: a fault of all further requests of a step.
@@ -102,6 +103,7 @@ class Hub:
     repositories: dict[str, Repository] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     room: int | None = None
+    hashes: bool = True
     storage: str | None = None
     plan: dict[str, list[Fault | None]] = field(default_factory=dict)
     always: dict[str, Fault] = field(default_factory=dict)
@@ -289,7 +291,7 @@ class Handler(BaseHTTPRequestHandler):
             for depth in range(1, len(folders) + 1):
                 folder = "/".join(folders[:depth])
                 entries[folder] = {"Path": folder, "Name": folders[depth - 1], "Type": "tree", "Size": 0, "Sha256": ""}
-            digest = hashlib.sha256(data).hexdigest()
+            digest = hashlib.sha256(data).hexdigest() if self.hub.hashes or path in held.pointers else ""
             entries[path] = {"Path": path, "Name": path.rpartition("/")[2], "Type": "blob", "Size": len(data)}
             entries[path] |= {"Sha256": digest, "IsLFS": path in held.pointers, "Mode": "33188", "CommittedDate": 1}
         prefix = len(root) + 1 if root else 0

@@ -211,8 +211,6 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
-    # Who asks
-
     def tokens(self) -> tuple[str, str]:
         bearer = self.headers.get("Authorization", "").removeprefix("Bearer ")
         cookies = dict(part.strip().split("=", 1) for part in self.headers.get("Cookie", "").split(";") if "=" in part)
@@ -234,8 +232,6 @@ class Handler(BaseHTTPRequestHandler):
         if held is None or (held.visibility != PUBLIC and self.user() != owner):
             raise _fail(404, 10010205001, "模型不存在")
         return held
-
-    # What it does
 
     def do_login(self, body: bytes):
         token = json.loads(body)["AccessToken"]

@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from buddygpt.hub.settings import Settings
 from buddygpt.publishing.modelscope_faults import AGAIN, is_missing, pause_before, tell_fault
@@ -150,10 +150,14 @@ class ModelScopeRemote:
         if len(entries) >= _LISTED:
             raise BuddyError(f"modelscope: {repo} holds more files than its list tells: push to another repository")
         return {
-            entry["Path"]: Held(int(entry["Size"]), f"sha256:{entry['Sha256']}")
+            entry["Path"]: Held(int(entry["Size"]), f"sha256:{entry.get('Sha256') or self._digest(repo, entry)}")
             for entry in entries
             if entry["Type"] != "tree"
         }
+
+    def _digest(self, repo: str, entry: dict[str, Any]) -> str:
+        """Of a file that the list has without its hash; a blob, whose name the hash is, never is one."""
+        return "" if entry.get("IsLFS") else hashlib.sha256(self._read(repo, entry["Path"])).hexdigest()
 
     def read(self, repo: str, name: str) -> bytes:
         """As `Remote.read`."""

@@ -193,6 +193,14 @@ def test_a_list_is_asked_for_anew_each_time(hub, remote, items, made):
     assert all("no-cache" in asked.headers for asked in hub.steps("list"))
 
 
+def test_files_that_are_listed_without_a_hash_are_hashed_here(hub, remote, items, made):
+    send(remote, items)
+    told = remote.listing(REPO)
+    hub.hashes = False
+    assert remote.listing(REPO) == told
+    assert not hub.steps("cdn")
+
+
 def test_no_repository_is_an_empty_list(remote):
     assert remote.listing(REPO) == {}
 

@@ -174,11 +174,13 @@ def _changes(remote: Remote, repo: str, held: Mapping[str, Held], parcel: Parcel
     """In what a model of ours that is there differs from this one so much that it is another."""
     if "config.json" not in held:
         return []
+    here = json.loads(next(item.path for item in parcel.items if item.name == "config.json").read_text("utf-8"))
     try:
         there = json.loads(remote.read(repo, "config.json"))
-        here = json.loads(next(item.path for item in parcel.items if item.name == "config.json").read_text("utf-8"))
     except ValueError:
-        return ["a config.json that cannot be read"]
+        there = None
+    if not isinstance(there, dict):
+        return ["a config.json there that cannot be read"]
     told = [
         f"{key} {_brief(there.get(key))} there, {_brief(here.get(key))} here"
         for key in _SHAPE

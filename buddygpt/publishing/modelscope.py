@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from buddygpt.hub.settings import Settings
 from buddygpt.publishing.modelscope_faults import AGAIN, is_missing, pause_before, tell_fault
-from buddygpt.publishing.origins import guard_session, is_safe, siblings
+from buddygpt.publishing.origins import Onward, guard_session, is_safe, siblings
 from buddygpt.publishing.parcel import Item
-from buddygpt.publishing.remote import Held, Tell, Visibility
+from buddygpt.publishing.remote import Held, NotThere, Tell, Visibility
 from buddygpt.recipe.errors import BrokenOff, BuddyError
 from buddygpt.recipe.hub import HubName
 
@@ -128,11 +128,6 @@ class ModelScopeRemote:
 
         tried: list[bool] = []
         self._ask(f"create {repo}", make)
-        if private and self.visibility(repo) == "public":
-            raise BrokenOff(
-                f"modelscope: it made {repo} public though private was asked for; nothing was sent: "
-                f"see {self.address(repo)}"
-            )
 
     def listing(self, repo: str) -> dict[str, Held]:
         """As `Remote.listing`."""
@@ -160,6 +155,24 @@ class ModelScopeRemote:
             if entry["Type"] != "tree"
         }
 
+    def read(self, repo: str, name: str) -> bytes:
+        """As `Remote.read`."""
+        return self._ask(f"give {name} of {repo}", partial(self._read, repo, name))
+
+    def _read(self, repo: str, name: str) -> bytes:
+        try:
+            where = {"Revision": _BRANCH, "FilePath": name}
+            return self._api.legacy._request("GET", f"models/{repo}/repo", params=where).content
+        except Onward as onward:  # a file that is a blob lies with a storage, which needs no token
+            from modelscope_hub.errors import raise_for_status
+            from requests import Session
+
+            session = Session()
+            guard_session(session, "modelscope", (), direct=self._direct)
+            answer = session.get(onward.address, timeout=_PATIENCE)
+            raise_for_status(answer)
+            return answer.content
+
     def send(self, repo: str, items: Sequence[Item], message: str, tell: Tell, gone: Sequence[str] = ()) -> None:
         """As `Remote.send`; a blob that was broken off begins anew, since the hub keeps no parts."""
         from modelscope_hub._upload import _upload_mode
@@ -186,14 +199,16 @@ class ModelScopeRemote:
         if place is None:
             return
         with _Body(item, there) as body:
-            self._api.legacy.upload_blob(place, body, item.size, timeout=_PATIENCE)  # type: ignore[arg-type]
-            body.check()
+            try:
+                self._api.legacy.upload_blob(place, body, item.size, timeout=_PATIENCE)  # type: ignore[arg-type]
+            finally:
+                body.check()  # before the hub's own word on it
         for wait in (*_WAITS, None):
             if self._place(repo, item) is None:
                 return
             if wait is not None:
                 time.sleep(wait)
-        raise BrokenOff(f"modelscope: it took {item.name} and does not have it; nothing was published: {AGAIN}")
+        raise NotThere(f"modelscope: it took {item.name} and does not have it; nothing was published: {AGAIN}")
 
     def _place(self, repo: str, item: Item) -> str | None:
         """Where to send a blob; None where the hub has it."""
@@ -209,7 +224,8 @@ class ModelScopeRemote:
             if tried and self._has(repo, items, gone):  # the answer was lost, not the commit
                 return
             tried.append(True)
-            self._api.legacy.create_commit(repo, "model", actions, message, _BRANCH)
+            if not isinstance(self._api.legacy.create_commit(repo, "model", actions, message, _BRANCH), dict):
+                raise ValueError("not a hub's answer")
 
         self._ask("make the commit", make)
 
@@ -276,9 +292,13 @@ class _Body:
         return part
 
     def check(self) -> None:
-        """After the last byte."""
-        if self._sum.hexdigest() != self._item.sha256:
-            raise self._changed()
+        """See, where all has been read, that it is what it was.
+
+        Raises:
+            BuddyError: it is not.
+        """
+        if self._read == self._item.size and self._sum.hexdigest() != self._item.sha256:
+            raise self._changed() from None
 
     def _changed(self) -> BuddyError:
         return BuddyError(f"{self._item.path}: changed while it was being pushed; run the same command again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from buddygpt.publishing.secrets import redact
 from buddygpt.recipe.errors import BrokenOff, BuddyError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def tell_fault(error: Exception, what: str, config: HubConfig) -> BuddyError:
         )
     if isinstance(error, APIError):
         status = f" (status {error.status_code})" if error.status_code else ""
-        words = _words(error, str(config.token))
+        words = _words(error)
         if error.retryable:
             return BrokenOff(f"modelscope: it cannot {what} now{status}{words}; {AGAIN}")
         return BuddyError(f"modelscope: it refuses to {what}{status}{words}")
@@ -88,8 +89,8 @@ def _is_full(error: Exception) -> bool:
     return isinstance(error, QuotaExceededError) or status == 507 or any(word in told for word in _FULL)
 
 
-def _words(error: Exception, token: str) -> str:
-    """What the hub says of it, unless that may hold more than it should."""
-    words = " ".join(str(getattr(error, "message", "")).split())
-    fit = 0 < len(words) <= 160 and "://" not in words and token not in words and words[0] != "<"
-    return f": {words}" if fit and not words.startswith("HTTP ") else ""
+def _words(error: Exception) -> str:
+    """What the hub says of it, unless that is a page of markup, holds an address or is the client's own word."""
+    words = redact(" ".join(str(getattr(error, "message", "")).split()))
+    fit = 0 < len(words) <= 160 and "://" not in words and not words.startswith(("<", "HTTP "))
+    return f": {words}" if fit else ""

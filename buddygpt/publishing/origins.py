@@ -6,13 +6,26 @@ import ipaddress
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from buddygpt.hub.proxies import go_direct, same_origin
 from buddygpt.recipe.errors import BrokenOff
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response, Session
+
+
+class Onward(BrokenOff):
+    """A hub sends us to another address.
+
+    Args:
+        line: for people.
+        address: it; may be signed.
+    """
+
+    def __init__(self, line: str, address: str):
+        self.address = address
+        super().__init__(line)
 
 
 def is_safe(address: str) -> bool:
@@ -46,7 +59,7 @@ def guard_session(session: Session, hub: str, trusted: Sequence[str], *, direct:
     """Keep a session's token to trusted origins, follow it nowhere else, and take no refusal for an answer.
 
     Args:
-        session: any of requests; a try of it is one try.
+        session: any of requests; a try of it is one try. It raises Onward for a redirect.
         hub: for messages.
         trusted: addresses whose origins are told tokens and cookies.
         direct: past the environment's proxies.
@@ -71,8 +84,11 @@ def _send(send: Any, hub: str, trusted: Sequence[str], request: PreparedRequest,
         request.headers.pop("Cookie", None)
     answer: Response = send(request, **given | {"allow_redirects": False})
     if answer.is_redirect:
-        onward = urlsplit(answer.headers["Location"]).hostname or host
-        raise BrokenOff(f"{hub}: {host} sends us on to {onward}: nothing was sent there; see the hub's address")
+        onward = urljoin(str(request.url), answer.headers["Location"])
+        line = (
+            f"{hub}: {host} sends us on to {urlsplit(onward).hostname}: nothing was sent there; see the hub's address"
+        )
+        raise Onward(line, onward)
     if answer.status_code < 400 and not given.get("stream"):
         answer.status_code = _status(answer)
     return answer

@@ -132,9 +132,10 @@ def _find(target: str | None, runs: Path) -> _Model:
     folder = find_model(target, runs)
     if isinstance(folder, str):
         raise BuddyError(f"{folder}: is on a hub already; push a run, or a folder of a model")
-    chapter = folder.absolute().parent
+    folder = folder if folder.name not in ("", "..") else folder.resolve()
+    chapter = folder.parent if folder.parent.name else folder.absolute().parent
     file = chapter.parent / "recipe.yaml"
-    if folder.absolute().name != "model" or not file.is_file():
+    if folder.name != "model" or not file.is_file():
         return _Model(folder)
     recipe = load_recipe(file)
     return _Model(folder, Run(chapter.parent), chapter.name, recipe.push, recipe.hub)
@@ -223,8 +224,7 @@ def _native(model: _Model, emit: Emit) -> Exported:
         loaded = load(folder)
         size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
         return Exported(folder, type(loaded).__name__, loaded.num_parameters(), size, 0.0, 0.0)
-    whole = folder if folder.name not in ("", "..") else folder.resolve()
-    place = model.run.path / "export" / "hf" if model.run else whole.with_name(f"{whole.name}-hf")
+    place = model.run.path / "export" / "hf" if model.run else folder.with_name(f"{folder.name}-hf")
     return see_exported(folder, place, load_tokenizer(str(folder)), emit)
 
 

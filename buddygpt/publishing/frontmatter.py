@@ -52,7 +52,7 @@ def spell_front_matter(fields: dict[str, Any]) -> str:
     Raises:
         ValueError: a field would make a hub refuse the card.
     """
-    from huggingface_hub import ModelCardData
+    from huggingface_hub.repocard_data import ModelCardData
 
     if faults := front_matter_faults(fields):
         raise ValueError("; ".join(faults))

@@ -37,7 +37,7 @@ class Stage:
         sources: what it read.
         metrics: rows of metrics.jsonl; empty where there is none.
         done: what was recorded at its end; empty where nothing was.
-        guarded: items of the evaluation sets that were kept out, by set; None where nobody looked.
+        guarded: items of the evaluation sets that were kept out, by set; None where that is not known.
         contaminated: documents that held a piece of one and were left out, by set.
     """
 
@@ -207,7 +207,7 @@ def _stage(run: Run, chapter: Chapter, recipe: Recipe, section: TrainingSection)
     rows = recipe.rows(chapter)
     given = list(rows.sources) if rows else []
     sources = [describe(source, number, manifest) for number, source in enumerate(given, 1)]
-    guarded = (manifest or {}).get("decontaminate")
+    guarded = ((manifest or {}).get("decontaminate") or {}).get("sets", {})
     contaminated: dict[str, int] = {}
     for own in (manifest or {}).get("sources", {}).values():
         for reason, drop in own["dropped"].items():
@@ -222,7 +222,7 @@ def _stage(run: Run, chapter: Chapter, recipe: Recipe, section: TrainingSection)
         tuple(_with_epochs(sources, [source.weight for source in given], section)),
         load_rows(folder / "metrics.jsonl"),
         json.loads(file.read_text("utf-8")) if file.is_file() else {},
-        {name: counts["items"] for name, counts in guarded["sets"].items()} if guarded else None,
+        None if manifest is None else {name: counts["items"] for name, counts in guarded.items()},
         contaminated,
     )
 

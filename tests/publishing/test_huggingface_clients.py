@@ -15,10 +15,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi, constants
 
-from buddygpt.hub.settings import read_settings
-from buddygpt.publishing.parcel import pack
-from buddygpt.publishing.remote import open_remote
-from buddygpt.recipe.hub import HubSection
+from buddygpt.events import silent
 
 from .huggingface.repositories import GIT_ENVIRONMENT
 
@@ -181,24 +178,27 @@ def olah(huggingface, tmp_path):
 
 
 @pytest.mark.skipif(OLAH is None, reason="olah-cli is not installed (OLAH_CLI names it in another environment)")
-def test_a_pushed_model_loads_through_olah_with_the_same_tensors(huggingface, olah, tmp_path, monkeypatch):
+def test_a_pushed_run_loads_through_olah_with_the_same_tensors(huggingface, olah, tmp_path, monkeypatch):
     import torch
-    from transformers import AutoModelForCausalLM, Qwen3Config
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_key_value_heads": 1}
-    config = Qwen3Config(vocab_size=300, num_hidden_layers=1, head_dim=16, tie_word_embeddings=True, **sizes)
-    model = AutoModelForCausalLM.from_config(config)
-    model.save_pretrained(tmp_path / "model")
+    from buddygpt.stages.push import Choices, run
+
+    from .toys import write_run
+
+    write_run(tmp_path / "runs")
+    ours = tmp_path / "runs" / "mountains" / "export" / "hf"
     monkeypatch.setenv("HF_TOKEN", huggingface.token)
-    remote = open_remote("huggingface", read_settings(HubSection()))
-    remote.create(NAME, private=False)
-    remote.send(NAME, pack({path.name: path for path in (tmp_path / "model").iterdir()}).items, "m", lambda *_: None)
-    monkeypatch.delenv("HF_TOKEN")  # and that of others is loaded without a token
+    run(None, tmp_path / "runs", Choices("huggingface", NAME, public=True, yes=True), ask=None, emit=silent)
+    monkeypatch.delenv("HF_TOKEN")  # who loads it is somebody else
+    assert not huggingface.asked("GET", host="storage")
     monkeypatch.setattr(constants, "ENDPOINT", olah)
     template = olah + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    loaded = AutoModelForCausalLM.from_pretrained(NAME, cache_dir=tmp_path / "cache")
-    for (name, ours), (_, theirs) in zip(model.state_dict().items(), loaded.state_dict().items(), strict=True):
-        assert torch.equal(ours, theirs), name
+    theirs = AutoModelForCausalLM.from_pretrained(NAME, cache_dir=tmp_path / "cache").state_dict()
+    sent = AutoModelForCausalLM.from_pretrained(ours).state_dict()
+    assert theirs.keys() == sent.keys() and all(torch.equal(sent[name], theirs[name]) for name in sent)
+    text = "春眠不觉晓"
+    there, here = (AutoTokenizer.from_pretrained(place, cache_dir=tmp_path / "cache") for place in (NAME, ours))
+    assert there(text).input_ids == here(text).input_ids
     assert huggingface.asked("GET", host="storage")  # olah fetched, nothing lay here

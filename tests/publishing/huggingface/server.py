@@ -170,6 +170,7 @@ class _Nowhere:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # of five, others wait seconds for their turn to connect
 
     def handle_error(self, request, client_address):
         """A client that is gone is no news."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +14,7 @@ from buddygpt.cli.render import Renderer
 from buddygpt.recipe.errors import BuddyError
 
 if TYPE_CHECKING:
-    from buddygpt.stages.chat import Conversation
+    from buddygpt.conversation.talk import Conversation
 
 HELP = "/reset forgets the talk, /system TEXT sets the system message, /quit or Ctrl-D ends"
 
@@ -32,7 +32,8 @@ def chat(
     seed: Annotated[int | None, typer.Option(help="Makes replies repeatable.")] = None,
 ) -> None:
     """Talk to a model: a base model goes on with the text, a chat model converses."""
-    from buddygpt.stages.chat import Sampling, open_conversation
+    from buddygpt.model.sampling import Sampling
+    from buddygpt.stages.chat import open_conversation
 
     renderer = Renderer(stderr=True)
     sampling = Sampling(max_new_tokens, temperature, top_p, seed)
@@ -73,11 +74,10 @@ def chat(
 
 
 def _say(talk: Conversation, text: str) -> None:
-    def write(piece: str) -> None:
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-
-    talk.reply(text, write)
+    with closing(talk.say(text)) as pieces:
+        for piece in pieces:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
     typer.echo()
 
 

@@ -30,7 +30,7 @@ _ORDER: tuple[Words, ...] = (
     ("与参考模型的 KL", "KL to the reference"),
     ("硬件", "hardware"),
     ("用时（不含评测和保存）", "time, without evaluations and saving"),
-    ("内存峰值", "peak memory"),
+    ("单进程内存峰值", "peak memory of a process"),
 )
 """Names of the rows of training."""
 

@@ -57,8 +57,10 @@ def chat(
         if not all(speaker.replies for speaker in speakers):  # why was told
             raise typer.Exit(2)
     elif live:
-        kinds = {"a chat model" if s.talk.converses else "a base model, it goes on with your text" for s in speakers}
-        tell(f"{' and '.join(sorted(kinds))}; /help tells what can be typed, Ctrl-D ends")
+        for speaker in speakers:
+            kind = "a chat model" if speaker.talk.converses else "a base model, which goes on with your text"
+            tell(kind if len(speakers) == 1 else f"{speaker.name}: {kind}")
+        tell("/help lists commands, Ctrl-D ends")
         session.run(lines.typed_lines(list(COMMANDS), tell))
     else:
         session.run(lines.piped_lines(tell))

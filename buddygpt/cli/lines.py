@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from buddygpt.cli.history import History
@@ -78,6 +79,23 @@ def piped_lines(tell: Callable[[str], None]) -> Iterator[str]:
             tell(_REFUSED)
         else:
             yield text.strip()
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """What is typed meanwhile is not shown, it waits for the next prompt; Ctrl-C works."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        yield
+        return
+    import termios
+
+    before = termios.tcgetattr(sys.stdin)
+    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, silent)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
 
 
 def _plain() -> bytes:

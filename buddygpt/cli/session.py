@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import nullcontext
 
+from buddygpt.cli.lines import unseen
 from buddygpt.cli.render import Renderer
 from buddygpt.cli.speech import Begin, Hearing, Speaker, figures, tell
 from buddygpt.conversation import params
+from buddygpt.conversation.columns import visible
 from buddygpt.conversation.talk import Conversation
 from buddygpt.events import Table
 from buddygpt.recipe.errors import BuddyError, did_you_mean
@@ -22,6 +25,7 @@ COMMANDS = {
     "/stats": "tokens, pace, context",
     "/quit": "end, as Ctrl-D does",
 }
+_KEYS = (("//TEXT", "say /TEXT to the model"), ("Alt-Enter", "a new line within a text; a paste may have several"))
 _SHOWN = 30
 """Characters of a text that was taken back."""
 _COMMAND = re.compile(r"/[A-Za-z]+\Z")
@@ -85,7 +89,8 @@ class Session:
     def _ask(self, text: str, begin: Begin, had: Sequence[Speaker] = ()) -> None:
         before = [speaker.talk.messages for speaker in self._speakers]
         try:
-            self._hearing.hear(begin)
+            with unseen() if self._live else nullcontext():
+                self._hearing.hear(begin)
         finally:
             asked = zip(self._speakers, before, strict=True)
             heard = [speaker for speaker, old in asked if speaker in had or speaker.talk.messages is not old]
@@ -93,8 +98,7 @@ class Session:
                 self._turns.append((text, heard))
 
     def _help(self, rest: str) -> None:
-        self._renderer.emit(Table("", ("", ""), tuple(COMMANDS.items())))
-        tell("Anything else is said to the model; // at the beginning says a slash.")
+        self._renderer.emit(Table("", ("", ""), (*COMMANDS.items(), *_KEYS)))
 
     def _reset(self, rest: str) -> None:
         for speaker in self._speakers:
@@ -146,9 +150,10 @@ class Session:
 
     def _stats(self, rest: str) -> None:
         columns = [_stats(speaker) for speaker in self._speakers]
-        names = [speaker.name for speaker in self._speakers] if len(columns) > 1 else [""]
-        rows = tuple((key, *(column[key] for column in columns)) for key in columns[0])
-        self._renderer.emit(Table("", ("", *names), rows))
+        rows = [(key, *(column[key] for column in columns)) for key in columns[0]]
+        if len(columns) > 1:
+            rows.insert(0, ("model", *(visible(speaker.name) for speaker in self._speakers)))
+        self._renderer.emit(Table("", ("",) * len(rows[0]), tuple(rows)))
 
     @property
     def _chats(self) -> list[Conversation]:
@@ -157,16 +162,14 @@ class Session:
 
 def _stats(speaker: Speaker) -> dict[str, str]:
     """What /stats shows of one model."""
-    replies = speaker.replies
-    if not replies:
-        return {"last reply": "none yet", "context": f"{speaker.talk.context:,} tokens"}
-    last, seconds = replies[-1], sum(reply.seconds for reply in replies)
+    replies, seconds = speaker.replies, sum(reply.seconds for reply in speaker.replies)
     pace = sum(reply.pace * reply.seconds for reply in replies) / seconds if seconds else 0.0
+    last = replies[-1] if replies else None
     return {
-        "last reply": figures(last),
-        "its prompt": f"{last.read + last.reused:,} tokens: {last.read:,} read, {last.reused:,} held from before",
-        "context": f"{last.held:,} of {speaker.talk.context:,} tokens",
-        "all replies": f"{len(replies):,}: {sum(r.tokens for r in replies):,} tokens, {pace:.1f} tokens/s",
+        "last reply": figures(last) if last else "none yet",
+        "its prompt": f"{last.read + last.reused:,} tokens, {last.reused:,} of them held from before" if last else "",
+        "context": f"{last.held if last else 0:,} of {speaker.talk.context:,} tokens",
+        "all replies": f"{len(replies):,}, {sum(r.tokens for r in replies):,} tokens, {pace:.1f} tokens/s",
         "all prompts": f"{sum(r.read for r in replies):,} tokens read, {sum(r.reused for r in replies):,} held",
     }
 

@@ -14,6 +14,8 @@ _PICTURES = {code: chr(0x2400 + code) for code in range(32)} | {
 _SHOWN = {code: picture for code, picture in _PICTURES.items() if chr(code) not in "\n\t"}
 _NEVER_FIRST = frozenset("，。、；：？！）》」』】〕〉”’…—%,.;:?!)]}")
 """Marks that do not begin a line."""
+_NEVER_LAST = frozenset("（《「『【〔〈“‘([{")
+"""Marks that do not end one."""
 
 
 def visible(text: str) -> str:
@@ -73,7 +75,7 @@ class Column:
         for place in range(last, 0, -1):
             before, after = self._open[place - 1], self._open[place]
             near = before == " " or wcwidth(before) == 2 or wcwidth(after) == 2
-            if near and after not in _NEVER_FIRST and wcwidth(after) > 0:
+            if near and before not in _NEVER_LAST and after not in _NEVER_FIRST and wcwidth(after) > 0:
                 return place
         return max(last, 1)
 

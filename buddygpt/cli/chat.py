@@ -24,7 +24,7 @@ def chat(
     targets: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[TARGET] [TARGET]",
+            metavar="TARGET",
             help="A model folder, run or hub id; the newest model where left out. Two answer side by side.",
         ),
     ] = None,

@@ -77,7 +77,8 @@ def _open(targets: Sequence[str | None], sampling: Sampling, renderer: Renderer)
         name = target or "the newest model"
         if target in targets[:i]:
             first = speakers[targets.index(target)].talk
-            name, talk = f"{name} (2)", Conversation(first.model, first.tokenizer, sampling, renderer.emit)
+            talk = Conversation(first.model, first.tokenizer, sampling, renderer.emit, shortlist=first.shortlist)
+            name = f"{name} (2)"
         else:
             talk = open_conversation(target, options.RUNS, sampling, renderer.emit)
         if len(targets) > 1:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from buddygpt.model.sampling import SHORTLIST, Sampling, choose, draw
+from buddygpt.model.step import is_steppable
 
 _LEVELS = 127
 _ROWS = 8192
@@ -79,13 +81,19 @@ class Shortlist:
         return near_V, float(self._lost * x_C.norm() + self._longest * left)
 
 
-def make_shortlist(weight_VC: Tensor) -> Shortlist | None:
-    """A shortlist where it is faster on this machine than the head itself, which is tried; None elsewhere."""
-    if weight_VC.device.type != "cpu" or weight_VC.numel() < _SMALLEST:
+def make_shortlist(model: Any, vocabulary: int) -> Shortlist | None:
+    """A shortlist of a model's head where it is faster on this machine than the head, which is tried; None elsewhere.
+
+    Args:
+        model: on its device, in eval mode. What is made of it is of the weights that it has now.
+        vocabulary: rows of the head that may be chosen.
+    """
+    if not is_steppable(model) or model.lm_head.weight.numel() < _SMALLEST:
         return None
     with torch.no_grad():
-        shortlist = Shortlist(weight_VC.detach())
-        x_C, greedy, nothing = weight_VC[0].detach(), Sampling(temperature=0), torch.zeros(1)
+        weight_VC = model.lm_head.weight.detach()[:vocabulary]
+        shortlist = Shortlist(weight_VC)
+        x_C, greedy, nothing = weight_VC[0], Sampling(temperature=0), torch.zeros(1)
         short = _seconds(lambda: shortlist.choose(x_C, greedy, nothing))
         whole = _seconds(lambda: torch.mv(weight_VC, x_C))
     return shortlist if short < whole else None

@@ -68,12 +68,15 @@ class Step:
 
 
 def fits(model: Any, cache: Any) -> bool:
-    """Whether a text can be gone on with by steps: a plain dense GQA model on a CPU, and our own growing cache."""
-    if not isinstance(model, BuddyGPTForCausalLM) or not isinstance(cache, KVCache) or cache.static:
+    """Whether one text can be gone on with by steps: a model they are made for, and our own growing cache."""
+    return isinstance(cache, KVCache) and not cache.static and cache.batch_size == 1 and is_steppable(model)
+
+
+def is_steppable(model: Any) -> bool:
+    """Whether steps are made for this model as it is now: a plain dense GQA one on a CPU."""
+    if not isinstance(model, BuddyGPTForCausalLM) or model.training or model.device.type != "cpu":
         return False
-    if model.training or model.device.type != "cpu" or torch.is_autocast_enabled("cpu") or cache.batch_size != 1:
-        return False
-    if (model.config._attn_implementation or AUTO) not in (AUTO, "sdpa"):
+    if (model.config._attn_implementation or AUTO) not in (AUTO, "sdpa") or torch.is_autocast_enabled("cpu"):
         return False
     # Adapters and quantisation put modules of their own in place of ours; hooks want to be called.
     known = (DecoderLayer, GQAttention, GateMLP, Linear, RMSNorm, RotaryEmbedding, nn.Identity)

@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 
 from buddygpt.conversation.talk import Conversation
-from buddygpt.data.tokenizer import load_tokenizer
+from buddygpt.data.tokenizer import largest_id, load_tokenizer
 from buddygpt.events import Emit, Note
 from buddygpt.hub.presence import see_model
 from buddygpt.model.interop import load
 from buddygpt.model.sampling import Sampling
+from buddygpt.model.shortlist import make_shortlist
 from buddygpt.recipe.runs import find_model
 
 
@@ -31,6 +32,7 @@ def open_conversation(target: str | None, runs: Path, sampling: Sampling, emit: 
     if isinstance(folder, str):
         see_model(folder)
     tokenizer = load_tokenizer(str(folder))
-    model = load(folder)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    return Conversation(model.to(device).eval(), tokenizer, sampling, emit)
+    model = load(folder).to(device).eval()
+    shortlist = make_shortlist(model, largest_id(tokenizer) + 1)
+    return Conversation(model, tokenizer, sampling, emit, shortlist=shortlist)

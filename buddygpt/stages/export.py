@@ -1,7 +1,8 @@
-"""A model made fit for other programs: one of transformers' own architectures, in a folder that needs no buddygpt."""
+"""A model made fit for other programs: transformers and its servers, llama.cpp, Ollama."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,12 @@ from buddygpt.events import Caution, Emit, Note, Table
 from buddygpt.hub.presence import see_model
 from buddygpt.model import BuddyGPTForCausalLM
 from buddygpt.model.architectures import see_known
-from buddygpt.model.interop import Exported, export, load
+from buddygpt.model.interop import Exported, as_buddygpt, export, load
 from buddygpt.model.scatter import scatter
+from buddygpt.model.whole import whole_or_nothing
+from buddygpt.publishing.agreement import ROUNDED
+from buddygpt.publishing.gguf import INSTALL, Gguf, make_gguf, see_converter, see_fits, see_room, see_type, write_gguf
+from buddygpt.publishing.ollama import MODELFILE, modelfile, see_template
 from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.errors import BuddyError, did_you_mean
 from buddygpt.recipe.runs import find_model
@@ -19,8 +24,9 @@ from buddygpt.recipe.runs import find_model
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-KINDS = ("hf",)
-LATER = ("gguf", "ollama")
+KINDS = ("hf", "gguf", "ollama")
+TYPE = "f16"
+"""Type of a GGUF's weights where none is asked for."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -32,47 +38,72 @@ def run(
     arch: str,
     output: Path | None,
     emit: Emit,
+    kind: str | None = None,
     full_vocabulary: bool = False,
-) -> Exported:
+) -> Exported | Gguf:
     """Export the model that a target names.
 
     Args:
         target: a model folder, a run's name or folder, a hub id; the newest finished model where left out.
         runs: where runs lie.
-        to: kind of export; `hf` is a folder for transformers.
+        to: kind of export: `hf` is a folder for transformers, `gguf` a file for llama.cpp, `ollama` a folder with such
+            a file and a Modelfile.
         arch: architecture, or `auto`.
-        output: the folder to make; by default `export/KIND` in the model's run, or beside the model's folder.
+        output: the folder to make, or for `gguf` the file (ending in .gguf) or the folder that it goes into; by default
+            `export/KIND` in the model's run, or beside the model's folder.
         emit: who is told.
+        kind: type of a GGUF's weights; f16 where left out. `hf` has the model's own.
         full_vocabulary: put a trimmed vocabulary's rows back at Qwen3's ids, beside the full tokenizer.
 
     Raises:
         BuddyError: something the user can mend; nothing was written.
     """
-    if to in LATER:
-        raise BuddyError(f"--to {to}: not in this version; --to hf writes a folder for transformers")
     if to not in KINDS:
-        raise BuddyError(f"--to {to}: unknown; one of {', '.join(KINDS)}{did_you_mean(to, KINDS + LATER)}")
+        raise BuddyError(f"--to {to}: unknown; one of {', '.join(KINDS)}{did_you_mean(to, KINDS)}")
     see_known(arch)
+    if to == "hf":
+        if kind is not None:
+            raise BuddyError("--type: of a GGUF file only; --to hf keeps the type that the model has")
+    else:
+        kind = kind or TYPE
+        see_type(kind)
+        see_converter()
     source = find_model(target, runs)
     if target is None:
         emit(Note(f"model: {source}"))
-    folder = output or _beside(source, to)
-    if folder.exists():  # told before anything is loaded
-        raise BuddyError(f"{folder}: exists already; remove it or choose another place with --output")
+    place = _place(source, to, kind, output)
+    if place.exists() or place.is_symlink():  # told before anything is loaded
+        raise BuddyError(f"{place}: exists already; remove it or choose another place with --output")
     if isinstance(source, str):
         see_model(source)
-    model = load(source)
+    model = load(source) if to == "hf" else as_buddygpt(source)
     if not isinstance(model, BuddyGPTForCausalLM):
         raise BuddyError(f"{source}: is a {type(model).__name__} already, which transformers loads as it is")
     tokenizer = None
-    if isinstance(source, Path) and not any((source / name).is_file() for name in TOKENIZER_FILES):
+    if not isinstance(source, Path) or any((source / name).is_file() for name in TOKENIZER_FILES):
+        tokenizer = load_tokenizer(str(source))
+    elif to == "hf":
         emit(Caution(f"{source}: holds no tokenizer, so the export has none"))
     else:
-        tokenizer = load_tokenizer(str(source))
+        raise BuddyError(f"{source}: holds no tokenizer, and a GGUF file carries one")
     if full_vocabulary:
         trained = model.config.vocab_size
         model, tokenizer = _untrimmed(model, tokenizer, source)
         emit(Note(f"vocabulary: {model.config.vocab_size:,} entries, {trained:,} of them trained"))
+    if kind is None or tokenizer is None:
+        return _to_transformers(model, tokenizer, place, arch, emit)
+    see_fits(model.config, tokenizer, arch)
+    see_room(model, place, kind)
+    if to == "gguf":
+        made = write_gguf(model, tokenizer, place, kind, arch)
+        _tell_gguf(made, kind, emit)
+        return made
+    return _to_ollama(model, tokenizer, place, _name(source), kind, arch, emit)
+
+
+def _to_transformers(
+    model: BuddyGPTForCausalLM, tokenizer: PreTrainedTokenizerBase | None, folder: Path, arch: str, emit: Emit
+) -> Exported:
     exported = export(model, folder, arch, tokenizer)
     rows = (
         ("architecture", exported.architecture),
@@ -84,6 +115,43 @@ def run(
     emit(Table(str(folder), ("", ""), rows))
     emit(Note(f"serve it: transformers serve {folder}"))
     return exported
+
+
+def _to_ollama(
+    model: BuddyGPTForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    name: str,
+    kind: str,
+    arch: str,
+    emit: Emit,
+) -> Gguf:
+    """A folder with the GGUF file and a Modelfile, whole or not at all."""
+    see_template(tokenizer)
+    with whole_or_nothing(folder) as scratch:
+        made = make_gguf(model, tokenizer, scratch, f"{name}-{kind}.gguf", kind, arch)
+        (scratch / MODELFILE).write_text(modelfile(model, tokenizer, made.file.name), "utf-8")
+    made = replace(made, file=folder / made.file.name)
+    _tell_gguf(made, kind, emit)
+    emit(Note(f"run it: ollama create {name} -f {folder / MODELFILE} && ollama run {name}"))
+    return made
+
+
+def _tell_gguf(made: Gguf, kind: str, emit: Emit) -> None:
+    rows = [
+        ("architecture", f"{made.architecture}, as llama.cpp calls it"),
+        ("tensors", ", ".join(f"{count} {name}" for name, count in made.tensors.items())),
+        ("size", spell_bytes(made.bytes)),
+    ]
+    if (found := made.agreement) is not None:
+        ties = f", {found.ties} more at a tie" if found.ties else ""
+        rows.append((f"llama.cpp {found.version}", f"{found.equal} of {found.tokens} tokens as ours{ties}"))
+        rows.append(("", f"log probabilities within {found.difference:.1e}"))
+    emit(Table(str(made.file), ("", ""), tuple(rows)))
+    if found is None:
+        emit(Caution(f"it was not loaded: no llama.cpp is installed here to try it with; {INSTALL} brings one"))
+    elif kind not in ROUNDED:
+        emit(Note(f"{kind} rounds the weights: the share of equal tokens is told, not judged"))
 
 
 def _untrimmed(
@@ -106,12 +174,32 @@ def _untrimmed(
     return wide, full
 
 
+def _place(source: Path | str, to: str, kind: str | None, output: Path | None) -> Path:
+    """What is to be made: a folder, or for `gguf` a file."""
+    if to != "gguf":
+        return output or _beside(source, to)
+    if output is not None and output.suffix == ".gguf":
+        return output
+    return (output or _beside(source, to)) / f"{_name(source)}-{kind}.gguf"
+
+
+def _name(source: Path | str) -> str:
+    """What the model is called: its run's name, its folder's or the last part of its hub id."""
+    if isinstance(source, str):
+        return source.rpartition("/")[2]
+    whole = source.resolve()
+    return whole.parent.parent.name if _is_of_run(source) else whole.name
+
+
+def _is_of_run(source: Path) -> bool:
+    return (source.absolute().parent.parent / "recipe.yaml").is_file() and source.name == "model"
+
+
 def _beside(source: Path | str, kind: str) -> Path:
     """`runs/NAME/export/KIND` for a run's model, `FOLDER-KIND` for any other."""
     if isinstance(source, str):
-        return Path(f"{source.rpartition('/')[2]}-{kind}")
-    run = source.absolute().parent.parent
-    if (run / "recipe.yaml").is_file() and source.name == "model":
+        return Path(f"{_name(source)}-{kind}")
+    if _is_of_run(source):
         return source.parent.parent / "export" / kind
     whole = source if source.name not in ("", "..") else source.resolve()
     return whole.with_name(f"{whole.name}-{kind}")

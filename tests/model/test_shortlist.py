@@ -101,11 +101,12 @@ def test_other_models_go_without(make):
     assert list(stream(model, [5, 6], sampling, shortlist=head(model, 97))) == list(stream(model, [5, 6], sampling))
 
 
-def test_it_is_made_where_it_is_faster_and_nowhere_else(monkeypatch):
-    weight_VC, _ = heads(0, "even", torch.float32)
-    assert make_shortlist(weight_VC) is None  # small
+def test_it_is_made_where_it_is_faster_and_nowhere_else(make, monkeypatch):
+    model = make("gqa")
+    assert make_shortlist(model, 97) is None  # small
     monkeypatch.setattr(module, "_SMALLEST", 1)
     for seconds, made in (((1.0, 2.0), True), ((2.0, 1.0), False)):
         taken = iter(seconds)
         monkeypatch.setattr(module, "_seconds", lambda work, taken=taken: work() is not None and next(taken))
-        assert (make_shortlist(weight_VC) is not None) is made
+        assert (make_shortlist(model, 90) is not None) is made
+    assert make_shortlist(make("mla"), 97) is None  # which would not use it

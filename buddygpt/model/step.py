@@ -18,9 +18,14 @@ from buddygpt.model.cache import KVCache
 from buddygpt.model.flash import AUTO
 from buddygpt.model.linear import Linear
 from buddygpt.model.mlp import GateMLP
-from buddygpt.model.modeling import BuddyGPTForCausalLM, DecoderLayer
+from buddygpt.model.modeling import BuddyGPTForCausalLM, BuddyGPTModel, DecoderLayer, Embedding
 from buddygpt.model.norm import RMSNorm, normalised
 from buddygpt.model.rope import RotaryEmbedding, rotary_tables, turn
+
+_KNOWN = (
+    BuddyGPTForCausalLM, BuddyGPTModel, Embedding, nn.ModuleList, DecoderLayer, GQAttention, GateMLP, Linear, RMSNorm,
+    RotaryEmbedding, nn.Identity,
+)  # fmt: skip
 
 
 class Step:
@@ -79,9 +84,9 @@ def is_steppable(model: Any) -> bool:
     if (model.config._attn_implementation or AUTO) not in (AUTO, "sdpa") or torch.is_autocast_enabled("cpu"):
         return False
     # Adapters and quantisation put modules of their own in place of ours; hooks want to be called.
-    known = (DecoderLayer, GQAttention, GateMLP, Linear, RMSNorm, RotaryEmbedding, nn.Identity)
-    parts = [model.lm_head, *(part for layer in model.model.layers for part in layer.modules())]
-    return all(type(part) in known and not (part._forward_hooks or part._forward_pre_hooks) for part in parts)
+    return all(
+        type(part) in _KNOWN and not (part._forward_hooks or part._forward_pre_hooks) for part in model.modules()
+    )
 
 
 def _product(linear: Any, x_C: Tensor) -> Tensor:

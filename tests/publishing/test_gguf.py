@@ -128,6 +128,12 @@ def test_rounded_files_are_compared_with_the_model_rounded_alike(make, convert, 
         assert found.equal > 0.8 * found.tokens
 
 
+def test_a_context_shorter_than_a_prompt(make, convert, words):
+    need("xllamacpp")
+    model = make(max_position_embeddings=16)
+    assert agree(model, words, convert(model), "f32").tokens > 11
+
+
 @pytest.mark.parametrize("rope", CARRIED)
 @pytest.mark.parametrize("variant", ["gqa", "mla"])
 def test_scalings_of_rope_that_are_carried(make, convert, words, variant, rope):

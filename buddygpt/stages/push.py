@@ -225,7 +225,8 @@ def _native(model: _Model, emit: Emit) -> Exported:
     if kind != "buddygpt":
         loaded = load(folder)
         size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-        return Exported(folder, type(loaded).__name__, loaded.num_parameters(), size, 0.0, 0.0)
+        dtype = str(loaded.dtype).removeprefix("torch.")
+        return Exported(folder, type(loaded).__name__, loaded.num_parameters(), dtype, size, 0.0, 0.0)
     place = model.run.path / "export" / "hf" if model.run else folder.with_name(f"{folder.name}-hf")
     return see_exported(folder, place, load_tokenizer(str(folder)), emit)
 

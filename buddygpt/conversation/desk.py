@@ -86,7 +86,8 @@ class Desk:
 
     def stop(self, tab: str) -> None:
         """End the reply that comes in, if one does."""
-        self._seat(tab).stop.set()
+        if seat := self._seats.get(tab):
+            seat.stop.set()
 
     def undo(self, tab: str) -> tuple[str, Pairs]:
         """Take the last exchange back: what had been typed, and what is to be shown."""
@@ -113,11 +114,13 @@ class Desk:
 
     def shown(self, tab: str) -> Pairs:
         """What is to be shown now."""
-        return self._seat(tab).pairs
+        seat = self._seats.get(tab)
+        return seat.pairs if seat else []
 
     def cautions(self, tab: str) -> list[str]:
         """What the talk told since the last call."""
-        told = self._seat(tab).cautions
+        seat = self._seats.get(tab)
+        told = seat.cautions if seat else []
         return [told.pop(0) for _ in range(len(told))]
 
     def _seat(self, tab: str) -> _Seat:

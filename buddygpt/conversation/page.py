@@ -28,7 +28,7 @@ HEADERS = {
     "referrer-policy": "no-referrer",
 }
 CSS = """
-.message .prose, .message .prose * { white-space: pre-wrap; overflow-wrap: anywhere }
+.message-content .md { white-space: pre-wrap; overflow-wrap: anywhere }
 """
 FONTS = ("system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif")
 
@@ -48,7 +48,8 @@ def make_page(talk: Conversation, desk: Desk, name: str) -> Any:
 
     def draw(pairs: Pairs) -> list[dict[str, Any]]:
         turns = [turn for asked, said in pairs for turn in (("user", asked), ("assistant", said))]
-        return [{"role": role, "content": {"type": "text", "text": text}} for role, text in turns]
+        # Gradio takes text for HTML where it does not take it for Markdown, and images in it would be fetched.
+        return [{"role": role, "content": {"type": "text", "text": html.escape(text, False)}} for role, text in turns]
 
     def comes_in(tab: str, replies: Iterator[Pairs], text: str) -> Iterator[tuple[Any, Any]]:
         before = desk.shown(tab)
@@ -60,7 +61,7 @@ def make_page(talk: Conversation, desk: Desk, name: str) -> Any:
         for caution in desk.cautions(tab):
             gr.Warning(html.escape(caution))
         after = desk.shown(tab)
-        yield draw(after), gr.Textbox(value=text, **still) if after is before else gr.Textbox(**still)
+        yield draw(after), gr.Textbox(value=text, **still) if text and after == before else gr.Textbox(**still)
 
     def send(request: gr.Request, text: str, *fields: Any) -> Iterator[tuple[Any, Any]]:
         if text.strip():
@@ -88,7 +89,7 @@ def make_page(talk: Conversation, desk: Desk, name: str) -> Any:
     with gr.Blocks(title=f"{name} · buddy", fill_height=True, analytics_enabled=False) as blocks:
         shown = gr.Chatbot(
             label=name, placeholder=None if chat else words("stateless"), render_markdown=False, height=None, scale=1,
-            feedback_options=None, buttons=["copy"], layout="bubble",
+            feedback_options=None, buttons=[], layout="bubble",
         )  # fmt: skip
         typed = gr.Textbox(
             show_label=False, placeholder=words("chat" if chat else "base"), max_lines=8, autofocus=True, **still

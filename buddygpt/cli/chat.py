@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from buddygpt.cli import options
+from buddygpt.cli import lines, options
 from buddygpt.cli.render import Renderer
+from buddygpt.events import Caution, Event
 from buddygpt.recipe.errors import BuddyError
 
 if TYPE_CHECKING:
-    from buddygpt.conversation.talk import Conversation
-
-HELP = "/reset forgets the talk, /system TEXT sets the system message, /quit or Ctrl-D ends"
+    from buddygpt.cli.speech import Speaker
+    from buddygpt.model.sampling import Sampling
 
 
 def chat(
-    target: Annotated[
-        str | None,
-        typer.Argument(metavar="[TARGET]", help="A model folder, run or hub id; the newest model where left out."),
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TARGET] [TARGET]",
+            help="A model folder, run or hub id; the newest model where left out. Two answer side by side.",
+        ),
     ] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help="Answer this one text and end.")] = None,
     system: Annotated[str | None, typer.Option("--system", help="System message of a chat model.")] = None,
@@ -31,80 +35,67 @@ def chat(
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the probability that is drawn from.")] = 0.95,
     seed: Annotated[int | None, typer.Option(help="Makes replies repeatable.")] = None,
 ) -> None:
-    """Talk to a model: a base model goes on with the text, a chat model converses."""
+    """Talk to a model, or to two: a base model goes on with the text, a chat model converses."""
+    if len(targets or ()) > 2:
+        raise BuddyError(f"{len(targets or ())} models: one answers, or two side by side; leave the others out")
+    prompt, system = _argument("--prompt", prompt), _argument("--system", system)
+    from buddygpt.cli.session import COMMANDS, Session
+    from buddygpt.cli.speech import Hearing, tell
+    from buddygpt.conversation.params import check
     from buddygpt.model.sampling import Sampling
-    from buddygpt.stages.chat import open_conversation
 
     renderer = Renderer(stderr=True)
-    sampling = Sampling(max_new_tokens, temperature, top_p, seed)
-    talk = open_conversation(target, options.RUNS, sampling, renderer.emit)
-    if system and not talk.converses:
-        raise BuddyError("--system: this is a base model, it has no system message")
-    talk.set_system(system or "")
+    speakers = _open(targets or [None], check(Sampling(max_new_tokens, temperature, top_p, seed)), renderer)
+    for speaker in speakers if system else ():
+        if not speaker.talk.converses:
+            raise BuddyError(f"--system: {speaker.name} is a base model, it has no system message")
+        speaker.talk.set_system(system or "")
+    live = sys.stdin is not None and sys.stdin.isatty()
+    session = Session(speakers, Hearing(speakers, figures=prompt is None), renderer, live=live and prompt is None)
     if prompt is not None:
-        _say(talk, prompt)
-        return
-    live = sys.stdin.isatty()
-    if live:
-        kind = "converses" if talk.converses else "goes on with your text"
-        typer.echo(f"{kind}; {HELP}", err=True)
-    for line in _typed() if live else _piped():
-        if line in ("/quit", "/exit"):
-            break
-        if line == "/reset":
-            talk.reset()
-            typer.echo("the talk is forgotten", err=True)
-        elif line == "/system" or line.startswith("/system "):
-            if talk.converses:
-                talk.set_system(line.removeprefix("/system").strip())
-                typer.echo("system message set, the talk begins anew", err=True)
-            else:
-                typer.echo("a base model has no system message", err=True)
-        elif line.startswith("/") and " " not in line and len(line) > 1:
-            typer.echo(f"{line}: unknown; {HELP}", err=True)
-        elif line:
-            try:
-                _say(talk, line)
-            except KeyboardInterrupt:
-                typer.echo()
-                if not live:
-                    raise
-            except BuddyError as error:  # one text too long does not end the talk
-                typer.echo(f"buddy: {error}", err=True)
+        session.say(prompt)
+        if not all(speaker.replies for speaker in speakers):  # why was told
+            raise typer.Exit(2)
+    elif live:
+        for speaker in speakers:
+            kind = "a chat model" if speaker.talk.converses else "a base model, which goes on with your text"
+            tell(kind if len(speakers) == 1 else f"{speaker.name}: {kind}")
+        tell("/help lists commands, Ctrl-D ends")
+        session.run(lines.typed_lines(list(COMMANDS), tell))
+    else:
+        session.run(lines.piped_lines(tell))
 
 
-def _say(talk: Conversation, text: str) -> None:
-    with closing(talk.say(text)) as pieces:
-        for piece in pieces:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-    typer.echo()
+def _open(targets: Sequence[str | None], sampling: Sampling, renderer: Renderer) -> list[Speaker]:
+    """The models that are meant; one that is named twice is loaded once."""
+    from buddygpt.cli.speech import Speaker
+    from buddygpt.conversation.talk import Conversation
+    from buddygpt.stages.chat import open_conversation
 
-
-def _typed() -> Iterator[str]:
-    """Lines from a terminal, with history and line editing. The prompt belongs to the editor, which knows its width."""
-    with suppress(ImportError):  # Windows has none
-        import readline  # noqa: F401
-    while True:
-        try:
-            yield input("> ").strip()
-        except EOFError:
-            typer.echo(err=True)
-            return
-        except KeyboardInterrupt:
-            typer.echo(" (Ctrl-D or /quit ends)", err=True)
-        except UnicodeDecodeError:
-            typer.echo("that line was neither UTF-8 nor GBK and is left out", err=True)
-
-
-def _piped() -> Iterator[str]:
-    """Lines from a pipe: UTF-8, or GBK where it is not; anything else is refused and the talk goes on."""
-    for raw in sys.stdin.buffer:
-        for encoding in ("utf-8-sig", "gb18030"):
-            try:
-                yield raw.decode(encoding).strip()
-                break
-            except UnicodeDecodeError:
-                continue
+    speakers: list[Speaker] = []
+    for i, target in enumerate(targets):
+        name = target or "the newest model"
+        if target in targets[:i]:
+            first = speakers[targets.index(target)].talk
+            name, talk = f"{name} (2)", Conversation(first.model, first.tokenizer, sampling, renderer.emit)
         else:
-            typer.echo("a line was neither UTF-8 nor GBK and is left out", err=True)
+            talk = open_conversation(target, options.RUNS, sampling, renderer.emit)
+        if len(targets) > 1:
+            talk.emit = partial(_named, renderer, name)
+        speakers.append(Speaker(name, talk))
+    return speakers
+
+
+def _named(renderer: Renderer, name: str, event: Event) -> None:
+    """A caution, and whose."""
+    renderer.emit(Caution(f"{name}: {event.text}") if isinstance(event, Caution) else event)
+
+
+def _argument(option: str, text: str | None) -> str | None:
+    """What was given to an option; bytes that are no text in the terminal's encoding are perhaps in another."""
+    if text is None or not any("\udc80" <= char <= "\udcff" for char in text):
+        return text
+    repaired = lines.decode(os.fsencode(text))
+    if repaired is None:
+        raise BuddyError(f"{option}: the text is neither UTF-8 nor GBK")
+    return repaired

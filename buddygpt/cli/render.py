@@ -76,6 +76,10 @@ class Renderer:
                 for line in self._tokens(event):
                     self.console.print(line)
 
+    def aside(self, line: str) -> None:
+        """A line for whoever wants to know: dim."""
+        self.console.print(Styled(line, style="dim"))
+
     def _tokens(self, event: Tokens) -> Iterator[Styled]:
         """A row of tokens with their boundaries."""
         coloured = self.console.color_system is not None and not self.console.no_color

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -89,7 +89,7 @@ class Conversation:
         """The system message, empty where there is none."""
         return self.messages[0].content if self._systems else ""
 
-    def say(self, text: str) -> Iterator[str]:
+    def say(self, text: str) -> Generator[str, None, None]:
         """Answer `text`, or go on with it: whole characters as they come, reasoning with its marks.
 
         Whoever stops listening closes the iterator; what was said until then is part of the talk, and `reply` has its
@@ -101,7 +101,7 @@ class Conversation:
         self._last = text
         return self._answer(text, self.messages)
 
-    def retry(self) -> Iterator[str]:
+    def retry(self) -> Generator[str, None, None]:
         """Another reply to the last text, in place of the last one. A seed moves on by one, so that it is another.
 
         Raises:
@@ -138,7 +138,7 @@ class Conversation:
             raise BuddyError("a base model has no system message")
         self.messages, self._last = [Message("system", text)] if text else [], None
 
-    def _answer(self, text: str, before: Sequence[Message]) -> Iterator[str]:
+    def _answer(self, text: str, before: Sequence[Message]) -> Generator[str, None, None]:
         messages, ids = self._prompt(text, before)
         reused = self._read.rewind(ids)
         room = min(self.sampling.max_new_tokens, self.context - len(ids))

@@ -127,7 +127,7 @@ def make_page(talk: Conversation, desk: Desk, name: str) -> Any:
     return SameSite(app, HEADERS)
 
 
-def serve_page(talk: Conversation, name: str, place: socket, ready: Callable[[], None] = lambda: None) -> None:
+def run_page(talk: Conversation, name: str, place: socket, ready: Callable[[], None] = lambda: None) -> None:
     """Serve the page until Ctrl-C.
 
     Args:

@@ -206,7 +206,8 @@ def test_undo_retry_and_clear(open_page):
 
 HOSTILE = (
     "<script>window.taken = 1</script><img src=x onerror='window.taken = 2'>![x](http://192.0.2.1/a.png)\n\n\n"
-    "    **bold** [bold]x[/bold] $a_b$ $$c^2$$ \\(d\\) `code`\n<b>b</b> &lt; https://192.0.2.1/ <think>想</think>\n- 一\n- 二"
+    "    **bold** [bold]x[/bold] $a_b$ $$c^2$$ \\(d\\) `code`\n"
+    "<b>b</b> &lt; https://192.0.2.1/ <think>想</think>\n- 一\n- 二"
 )
 
 

@@ -10,8 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from buddygpt.conversation.loopback import ADDRESS
@@ -29,17 +29,17 @@ def client_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "model"
 
 
-def serve(folder: Path, name: str, port: int, ready: Callable[[], None]) -> None:
-    """Serve an exported model until Ctrl-C.
+@contextmanager
+def serving(folder: Path, name: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A server of an exported model, from when it answers to the end of the block.
 
     Args:
         folder: as `model.exported.see_exported` gives it.
         name: of `client_name`.
         port: free on this machine's own address.
-        ready: called when the server answers.
 
     Raises:
-        BrokenOff: the server ended by itself; with its last words.
+        BrokenOff: the server ended by itself, before the block or within it; with its last words.
     """
     root = str(Path(__file__).parents[2])  # the same buddygpt there, wherever its working directory is
     paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
@@ -54,19 +54,15 @@ def serve(folder: Path, name: str, port: int, ready: Callable[[], None]) -> None
                 start_new_session=True,  # Ctrl-C is for this process, which then ends the child
             )  # fmt: skip
         try:
-            while not _answers(port, name):
-                if child.poll() is not None:
-                    break
+            while child.poll() is None and not _answers(port, name):
                 time.sleep(0.1)
-            else:
-                ready()
-            code = child.wait()
-        except KeyboardInterrupt:
-            return
+            if child.poll() is None:
+                yield child
+            if (code := child.poll()) is not None:
+                raise BrokenOff(f"the server ended: {_last_words(log) or f'exit code {code}'}")
         finally:
             child.kill()  # it keeps nothing that could be lost
             child.wait()
-        raise BrokenOff(f"the server ended: {_last_words(log) or f'exit code {code}'}")
 
 
 def _answers(port: int, name: str) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from buddygpt.conversation.extras import see_extra
 from buddygpt.conversation.loopback import ADDRESS, listen
-from buddygpt.conversation.server import client_name, serve
+from buddygpt.conversation.server import client_name, serving
 from buddygpt.conversation.talk import Conversation
 from buddygpt.data.tokenizer import load_tokenizer
 from buddygpt.events import Emit, Note
@@ -103,8 +104,7 @@ def serve_api(target: str | None, runs: Path, port: int | None, emit: Emit) -> N
         emit(Note("a base model: /v1/completions goes on with a text, /v1/chat/completions has no template for it"))
     address = f"http://{ADDRESS}:{number}/v1"
 
-    def ready() -> None:
+    with suppress(KeyboardInterrupt), serving(exported.folder, name, number) as server:
         emit(Note(f"{name} is served on {address}; Ctrl-C ends"))
         emit(Note(f"curl {address}/{path} -H 'Content-Type: application/json' -d '{{\"model\": \"{name}\", {body}}}'"))
-
-    serve(exported.folder, name, number, ready)
+        server.wait()

@@ -42,7 +42,7 @@ class Terminal:
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )  # fmt: skip
         os.close(slave)
-        self._out = b""
+        self._out, self._seen = b"", 0
 
     def __enter__(self) -> Terminal:
         return self
@@ -55,23 +55,33 @@ class Terminal:
     def type(self, keys: str | bytes) -> None:
         os.write(self._master, keys.encode() if isinstance(keys, str) else keys)
 
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    @property
+    def drawn(self) -> str:
+        """All that was drawn so far."""
+        return self._out.decode(errors="replace").replace("\r\n", "\n")
+
     @property
     def shown(self) -> str:
-        """All that was drawn so far, without the sequences that move and colour."""
-        text = self._out.decode(errors="replace").replace("\r\n", "\n")
-        return re.sub(r"\x1b(\[[0-9;?]*[A-Za-z]|[=>])", "", text)
+        """The same without the sequences that move and colour."""
+        return re.sub(r"\x1b(\[[0-9;?]*[A-Za-z]|[=>])", "", self.drawn)
 
-    def until(self, text: str, seconds: float = 60) -> str:
+    def until(self, text: str, seconds: float = 90) -> str:
         """Wait until `text` is drawn after all that was waited for before; what was drawn up to it."""
-        deadline = time.monotonic() + seconds
-        start = getattr(self, "_seen", 0)
-        while text not in self.shown[start:]:
-            assert time.monotonic() < deadline, f"no {text!r} in {self.shown!r}"
+        deadline, start = time.monotonic() + seconds, self._seen
+        while text not in self.drawn[start:]:
+            assert time.monotonic() < deadline, f"no {text!r} in …{self.drawn[-800:]!r}"
             self._read(0.2)
-        self._seen = self.shown.index(text, start) + len(text)
-        return self.shown[start : self._seen]
+        self._seen = self.drawn.index(text, start) + len(text)
+        return self.drawn[start : self._seen]
 
-    def end(self, seconds: float = 60) -> int:
+    def prompt(self) -> None:
+        """Wait until the line editor listens: it asks for pastes to be marked."""
+        self.until("\x1b[?2004h")
+
+    def end(self, seconds: float = 90) -> int:
         """Wait for the program's end; its exit code."""
         deadline = time.monotonic() + seconds
         while self._process.poll() is None and time.monotonic() < deadline:

@@ -25,7 +25,7 @@ def chat(
     targets: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[TARGET] [TARGET]",
+            metavar="TARGET",
             help="A model folder, run or hub id; the newest model where left out. Two answer side by side.",
         ),
     ] = None,
@@ -61,20 +61,20 @@ def chat(
         if not speaker.talk.converses:
             raise BuddyError(f"--system: {speaker.name} is a base model, it has no system message")
         speaker.talk.set_system(system or "")
-    live = sys.stdin is not None and sys.stdin.isatty()
-    session = Session(speakers, Hearing(speakers, figures=prompt is None), renderer, live=live and prompt is None)
+    hearing = Hearing(speakers, figures=prompt is None)
     if prompt is not None:
-        session.say(prompt)
+        Session(speakers, hearing, renderer).say(prompt)
         if not all(speaker.replies for speaker in speakers):  # why was told
             raise typer.Exit(2)
-    elif live:
+    elif sys.stdin is not None and sys.stdin.isatty():
         for speaker in speakers:
             kind = "a chat model" if speaker.talk.converses else "a base model, which goes on with your text"
             tell(kind if len(speakers) == 1 else f"{speaker.name}: {kind}")
         tell("/help lists commands, Ctrl-D ends")
-        session.run(lines.typed_lines(list(COMMANDS), tell))
+        with lines.Keyboard(list(COMMANDS), tell) as keyboard:
+            Session(speakers, hearing, renderer, keyboard).run(keyboard.lines())
     else:
-        session.run(lines.piped_lines(tell))
+        Session(speakers, hearing, renderer).run(lines.piped_lines(tell))
 
 
 def _open(targets: Sequence[str | None], sampling: Sampling, renderer: Renderer) -> list[Speaker]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import termios
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any
 
 from buddygpt.cli.history import History
-
-if TYPE_CHECKING:
-    from prompt_toolkit import PromptSession
 
 PROMPT = "> "
 _DUMB = ("", "dumb", "unknown")
@@ -37,38 +36,82 @@ def decode(raw: bytes) -> str | None:
         return None
 
 
-def typed_lines(commands: Sequence[str], tell: Callable[[str], None]) -> Iterator[str]:
-    """What is typed on a terminal, until Ctrl-D. Ctrl-C gives the line up.
+class Keyboard:
+    """Somebody who types. Use as a context manager.
+
+    Ctrl-C gives up the line that is typed, or breaks off the reply that is heard, whenever it comes and however often:
+    it ends neither the program nor what is being put in order.
 
     Args:
         commands: those that the tab key completes.
         tell: shows a line to the user.
     """
-    screen = next((stream for stream in (sys.stdout, sys.stderr) if stream.isatty()), None)
-    if screen is None or os.environ.get("TERM", "") in _DUMB:
-        read, history = _plain, None
-    else:
-        history = History()
-        session, encoding = _editor(screen, commands, history.texts)
 
-        def read() -> bytes:
-            return session.prompt().encode(encoding, "surrogateescape")
+    def __init__(self, commands: Sequence[str], tell: Callable[[str], None]):
+        self._commands, self._tell = commands, tell
+        self._breakable = False
+        self._before: Any = None
 
-    while True:
+    def __enter__(self) -> Keyboard:
+        self._before = signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _interrupt(self, *_: object) -> None:
+        if self._breakable:
+            self._breakable = False  # once
+            raise KeyboardInterrupt
+
+    def lines(self) -> Iterator[str]:
+        """What is typed, until Ctrl-D."""
+        screen = next((stream for stream in (sys.stdout, sys.stderr) if stream.isatty()), None)
+        if screen is None or os.environ.get("TERM", "") in _DUMB:
+            read, history = self._plain, None
+        else:
+            history = History()
+            read = _editor(screen, self._commands, history.texts)
+        while True:
+            try:
+                text = decode(read())
+            except EOFError:
+                self._tell("")
+                return
+            except KeyboardInterrupt:
+                self._tell(_HOW_TO_END)
+                continue
+            if text is None:
+                self._tell(_REFUSED)
+                continue
+            if history is not None:
+                history.add(text)
+            yield text.strip()
+
+    @contextmanager
+    def hearing(self) -> Iterator[None]:
+        """While a reply is heard: Ctrl-C breaks it off, and what is typed is not shown before the next prompt."""
+        modes = termios.tcgetattr(sys.stdin)
+        silent = [*modes[:3], modes[3] & ~termios.ECHO, *modes[4:]]
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, silent)
+        self._breakable = True
         try:
-            text = decode(read())
-        except EOFError:
-            tell("")
-            return
-        except KeyboardInterrupt:
-            tell(_HOW_TO_END)
-            continue
-        if text is None:
-            tell(_REFUSED)
-            continue
-        if history is not None:
-            history.add(text)
-        yield text.strip()
+            yield
+        finally:
+            self._breakable = False
+            termios.tcsetattr(sys.stdin, termios.TCSANOW, modes)
+
+    def _plain(self) -> bytes:
+        sys.stderr.write(PROMPT)
+        sys.stderr.flush()
+        self._breakable = True
+        try:
+            raw = sys.stdin.buffer.readline()
+        finally:
+            self._breakable = False
+        if not raw:
+            raise EOFError
+        return raw
 
 
 def piped_lines(tell: Callable[[str], None]) -> Iterator[str]:
@@ -81,34 +124,8 @@ def piped_lines(tell: Callable[[str], None]) -> Iterator[str]:
             yield text.strip()
 
 
-@contextmanager
-def unseen() -> Iterator[None]:
-    """What is typed meanwhile is not shown, it waits for the next prompt; Ctrl-C works."""
-    if sys.stdin is None or not sys.stdin.isatty():
-        yield
-        return
-    import termios
-
-    before = termios.tcgetattr(sys.stdin)
-    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
-    termios.tcsetattr(sys.stdin, termios.TCSANOW, silent)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
-
-
-def _plain() -> bytes:
-    sys.stderr.write(PROMPT)
-    sys.stderr.flush()
-    raw = sys.stdin.buffer.readline()
-    if not raw:
-        raise EOFError
-    return raw
-
-
-def _editor(screen: object, commands: Sequence[str], before: Sequence[str]) -> tuple[PromptSession[str], str]:
-    """A line editor that knows how wide characters are, and the encoding of what it reads.
+def _editor(screen: object, commands: Sequence[str], before: Sequence[str]) -> Callable[[], bytes]:
+    """A line editor that knows how wide characters are: asks for one line, and gives the bytes that were typed.
 
     It draws where standard output is no terminal on standard error, asks the terminal nothing, and takes a paste of
     several lines as one text. Bytes that are no text come as surrogates, to be looked at when the line is finished.
@@ -146,4 +163,4 @@ def _editor(screen: object, commands: Sequence[str], before: Sequence[str]) -> t
         input=Vt100Input(sys.stdin),
         output=output,
     )
-    return session, sys.stdin.encoding
+    return lambda: session.prompt().encode(sys.stdin.encoding, "surrogateescape")

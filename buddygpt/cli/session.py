@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
 
-from buddygpt.cli.lines import unseen
+from buddygpt.cli.lines import Keyboard
 from buddygpt.cli.render import Renderer
 from buddygpt.cli.speech import Begin, Hearing, Speaker, figures, tell
 from buddygpt.conversation import params
@@ -38,11 +38,13 @@ class Session:
         speakers: the models.
         hearing: where they are heard.
         renderer: of standard error, for tables.
-        live: whether somebody types, whom Ctrl-C in a reply does not send away.
+        keyboard: of the one who types; None for a pipe or a single text.
     """
 
-    def __init__(self, speakers: Sequence[Speaker], hearing: Hearing, renderer: Renderer, *, live: bool):
-        self._speakers, self._hearing, self._renderer, self._live = speakers, hearing, renderer, live
+    def __init__(
+        self, speakers: Sequence[Speaker], hearing: Hearing, renderer: Renderer, keyboard: Keyboard | None = None
+    ):
+        self._speakers, self._hearing, self._renderer, self._keyboard = speakers, hearing, renderer, keyboard
         self._turns: list[tuple[str, list[Speaker]]] = []  # each text with those whose talk has it
         self._commands: dict[str, Callable[[str], None]] = {
             "/help": self._help,
@@ -65,7 +67,7 @@ class Session:
                 for told in error.lines:
                     tell(f"buddy: {told}")
             except KeyboardInterrupt:
-                if not self._live:
+                if not self._keyboard:
                     raise
 
     def _take(self, line: str) -> None:
@@ -89,7 +91,7 @@ class Session:
     def _ask(self, text: str, begin: Begin, had: Sequence[Speaker] = ()) -> None:
         before = [speaker.talk.messages for speaker in self._speakers]
         try:
-            with unseen() if self._live else nullcontext():
+            with self._keyboard.hearing() if self._keyboard else nullcontext():
                 self._hearing.hear(begin)
         finally:
             asked = zip(self._speakers, before, strict=True)

@@ -97,11 +97,8 @@ class Hearing:
                 for i in running:
                     replies[i].close()
                     self._rows(columns.end(i))
-        told = [
-            figures(speaker.replies[-1]) if len(speaker.replies) > before else ""
-            for speaker, before in zip(self.speakers, said, strict=True)
-        ]
-        self._tell_figures(columns.beside(told))
+                new = [speaker.replies[before:] for speaker, before in zip(self.speakers, said, strict=True)]
+                self._tell_figures(columns.beside([figures(heard[0]) if heard else "" for heard in new]))
 
     def _rows(self, rows: Iterator[str]) -> None:
         for row in rows:

@@ -2,7 +2,9 @@
 
 import io
 import json
+import signal
 import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -14,14 +16,16 @@ from tests.terminal import Terminal
 
 PROGRAM = """
 import json, sys
-from buddygpt.cli.app import main
-from buddygpt.cli.lines import typed_lines
+from buddygpt.cli.lines import Keyboard
 for stream in (sys.stdout, sys.stderr):
     stream.reconfigure(errors="replace")
 told = open("told.jsonl", "w", encoding="utf-8")
-for line in typed_lines(["/reset", "/retry", "/system"], lambda text: print(text, file=sys.stderr)):
-    print(json.dumps(line), file=told, flush=True)
-    print("GOT", file=sys.stderr, flush=True)
+def tell(text):
+    print(text, "OK", file=sys.stderr)
+with Keyboard(["/reset", "/retry", "/system"], tell) as keyboard:
+    for line in keyboard.lines():
+        print(json.dumps(line), file=told, flush=True)
+        print("LINE OK", file=sys.stderr, flush=True)
 print("ENDED", file=sys.stderr)
 """
 ERASE, ENTER, TAB, UP = "\x7f", "\r", "\t", "\x1b[A"
@@ -31,14 +35,16 @@ ERASE, ENTER, TAB, UP = "\x7f", "\r", "\t", "\x1b[A"
 def typing(tmp_path):
     """Type each of several lines; what the chat was told."""
 
-    def run(*lines, expect=None, **environment):
+    def run(*lines, **environment):
+        def ready(terminal):
+            terminal.until("> ") if environment.get("TERM") == "dumb" else terminal.prompt()
+
         with Terminal([sys.executable, "-c", PROGRAM], tmp_path, **environment) as terminal:
             for keys in lines:
-                terminal.until("> ")
-                for part in keys if isinstance(keys, tuple) else (keys,):
-                    terminal.type(part)
-                terminal.until(expect or "GOT")
-            terminal.until("> ")
+                ready(terminal)
+                terminal.type(keys)
+                terminal.until("OK")
+            ready(terminal)
             terminal.type("\x04")
             terminal.until("ENDED")
             assert terminal.end() == 0
@@ -59,20 +65,14 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_erase_takes_one_wide_character(typing, kind):
+def test_wide_characters_are_erased_one_by_one_and_other_encodings_repaired_or_refused(typing, kind):
     text = "你好，世界" if kind == "gbk" else "你好，𠮷👍"
-    keys = text.encode(kind if kind == "gbk" else "utf-8") + ERASE.encode() * 4 + ENTER.encode()
-    told, _ = typing(keys, **KINDS[kind])
-    assert told == ["你"]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_bytes_of_another_encoding_are_repaired_or_refused_and_the_talk_goes_on(typing, kind):
-    enter = ENTER.encode()
-    told, shown = typing("你好".encode("gbk") + enter, "你好".encode() + enter, **KINDS[kind])
-    assert told == ["你好", "你好"]
-    told, shown = typing(b"\xe4" + enter, expect="neither UTF-8 nor GBK", **KINDS[kind])
-    assert told == []
+    erased = text.encode(kind if kind == "gbk" else "utf-8") + ERASE.encode() * 4
+    told, shown = typing(
+        *(keys + b"\r" for keys in (erased, "再见".encode("gbk"), "再见".encode(), b"\xe4")), **KINDS[kind]
+    )
+    assert told == ["你", "再见", "再见"]
+    assert shown.count("neither UTF-8 nor GBK") == 1
 
 
 def test_a_paste_of_several_lines_is_one_text_and_so_are_lines_typed_with_alt(typing):
@@ -80,9 +80,20 @@ def test_a_paste_of_several_lines_is_one_text_and_so_are_lines_typed_with_alt(ty
     assert told == ["第一行\n  第二行", "一\n二"]
 
 
-def test_ctrl_c_gives_the_line_up_and_says_how_to_end(typing):
-    told, _ = typing(("你好", "\x03"), expect="(Ctrl-D or /quit ends)")
-    assert told == []
+def test_ctrl_c_gives_the_line_up_says_how_to_end_and_never_ends_the_talk(tmp_path):
+    with Terminal([sys.executable, "-c", PROGRAM], tmp_path) as terminal:
+        for _ in range(2):
+            terminal.prompt()
+            terminal.type("你好")
+            terminal.until("你好")
+            terminal.type("\x03")
+            terminal.until("(Ctrl-D or /quit ends)")
+        for _ in range(50):  # at whatever moment
+            terminal.signal(signal.SIGINT)
+            time.sleep(0.003)
+        terminal.type("\x15还在" + ENTER)
+        terminal.until("LINE")
+    assert json.loads((tmp_path / "told.jsonl").read_text()) == "还在"
 
 
 def test_the_tab_key_completes_commands_and_nothing_else(typing):
@@ -153,7 +164,10 @@ def test_utf8_is_never_taken_for_gbk_nor_a_damaged_line_of_it(text):
     assert decode(raw[:3] + b"\xff" + raw[3:]) is None
 
 
-COMMON = "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行所然家种事成方多经么去法学如都同现当没动面起看定天分还进好小部其些主样理心她本前开但因只从想实"
+COMMON = (
+    "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行所然"
+    "家种事成方多经么去法学如都同现当没动面起看定天分还进好小部其些主样理心她本前开但因只从想实"
+)
 
 
 @given(st.text(COMMON, min_size=4))

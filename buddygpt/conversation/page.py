@@ -6,8 +6,9 @@ What was typed and said is shown as plain text: neither Markdown nor HTML, which
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from socket import socket
 from typing import Any
 
@@ -17,6 +18,7 @@ from fastapi import FastAPI
 
 from buddygpt.conversation.desk import Desk, Pairs
 from buddygpt.conversation.loopback import SameSite
+from buddygpt.conversation.params import change
 from buddygpt.conversation.talk import Conversation
 from buddygpt.conversation.words import CHINESE, ENGLISH
 from buddygpt.model.sampling import Sampling
@@ -28,8 +30,10 @@ HEADERS = {
     "referrer-policy": "no-referrer",
 }
 CSS = """
+.bubble-wrap { background: none !important }
 .message-content .md { white-space: pre-wrap; overflow-wrap: anywhere }
 """
+Ask = Callable[[str, Sampling], Iterator[Pairs]]
 FONTS = ("system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif")
 
 
@@ -51,10 +55,10 @@ def make_page(talk: Conversation, desk: Desk, name: str) -> Any:
         # Gradio takes text for HTML where it does not take it for Markdown, and images in it would be fetched.
         return [{"role": role, "content": {"type": "text", "text": html.escape(text, False)}} for role, text in turns]
 
-    def comes_in(tab: str, replies: Iterator[Pairs], text: str) -> Iterator[tuple[Any, Any]]:
+    def comes_in(tab: str, ask: Ask, fields: Sequence[Any], text: str) -> Iterator[tuple[Any, Any]]:
         before = desk.shown(tab)
         try:
-            for i, pairs in enumerate(replies):
+            for i, pairs in enumerate(ask(*_read(fields))):
                 yield draw(pairs), gr.skip() if i else gr.Textbox(value="", **going)
         except BuddyError as error:
             gr.Warning(html.escape(str(error)))
@@ -66,11 +70,11 @@ def make_page(talk: Conversation, desk: Desk, name: str) -> Any:
     def send(request: gr.Request, text: str, *fields: Any) -> Iterator[tuple[Any, Any]]:
         if text.strip():
             tab = str(request.session_hash)
-            yield from comes_in(tab, desk.send(tab, text, *_read(fields)), text)
+            yield from comes_in(tab, partial(desk.send, tab, text), fields, text)
 
     def retry(request: gr.Request, *fields: Any) -> Iterator[tuple[Any, Any]]:
         tab = str(request.session_hash)
-        yield from comes_in(tab, desk.retry(tab, *_read(fields)), "")
+        yield from comes_in(tab, partial(desk.retry, tab), fields, "")
 
     def stop(request: gr.Request) -> None:
         desk.stop(str(request.session_hash))
@@ -88,8 +92,8 @@ def make_page(talk: Conversation, desk: Desk, name: str) -> Any:
 
     with gr.Blocks(title=f"{name} · buddy", fill_height=True, analytics_enabled=False) as blocks:
         shown = gr.Chatbot(
-            label=name, placeholder=None if chat else words("stateless"), render_markdown=False, height=None, scale=1,
-            feedback_options=None, buttons=[], layout="bubble",
+            label=name, placeholder=None if chat else words("stateless"), render_markdown=False, latex_delimiters=[],
+            height=320, scale=1, feedback_options=None, buttons=[], layout="bubble",
         )  # fmt: skip
         typed = gr.Textbox(
             show_label=False, placeholder=words("chat" if chat else "base"), max_lines=8, autofocus=True, **still
@@ -105,9 +109,9 @@ def make_page(talk: Conversation, desk: Desk, name: str) -> Any:
             with gr.Row():
                 most = min(sampling.max_new_tokens, talk.context)
                 tokens = gr.Slider(1, talk.context, most, step=1, label=words("tokens"))
-                seed = gr.Number(
-                    sampling.seed, label=words("seed"), info=words("unset"), precision=0, minimum=0, maximum=2**53
-                )
+                seed = gr.Textbox(
+                    "" if sampling.seed is None else str(sampling.seed), label=words("seed"), info=words("unset")
+                )  # a Number shows 0 where it is empty
         fields, quiet = [system, temperature, top_p, tokens, seed], {"api_visibility": "private", "queue": False}
         flow: dict[str, Any] = {
             "outputs": [shown, typed], "api_visibility": "private", "concurrency_limit": None,
@@ -145,7 +149,8 @@ def run_page(talk: Conversation, name: str, place: socket, ready: Callable[[], N
         uvicorn.Server(config).run(sockets=[place])
 
 
-def _read(fields: tuple[Any, ...]) -> tuple[str, Sampling]:
+def _read(fields: Sequence[Any]) -> tuple[str, Sampling]:
     """The system message and the sampling that the fields of the page hold."""
     system, temperature, top_p, tokens, seed = fields
-    return system.strip(), Sampling(int(tokens), float(temperature), float(top_p), seed)
+    drawn = Sampling(int(tokens), float(temperature), float(top_p))
+    return system.strip(), change(drawn, f"seed={''.join(seed.split()) or 'none'}")

@@ -169,6 +169,7 @@ def test_the_fields_reach_the_talk(open_page):
     talk = Scripted(["好"])
     page = open_page(talk)
     page.get_by_text("Parameters").click()
+    assert page.get_by_label("Seed").input_value() == ""
     page.get_by_label("System message").fill("你是老师。")
     page.get_by_label("number input for Temperature").fill("0.3")
     page.get_by_label("number input for Top-p").fill("0.7")
@@ -180,6 +181,18 @@ def test_the_fields_reach_the_talk(open_page):
     (text, system, sampling), *_ = talk.asked
     assert (text, system) == ("你好", "你是老师。")
     assert (sampling.max_new_tokens, sampling.temperature, sampling.top_p, sampling.seed) == (9, 0.3, 0.7, 7)
+    still(page)
+    page.get_by_label("Seed").fill("")
+    page.get_by_label("Seed").blur()
+    say(page, "再见")
+    wait_reply(page, "好", "好")
+    assert talk.asked[-1][2].seed is None
+    still(page)
+    page.get_by_label("Seed").fill("-3")
+    page.get_by_label("Seed").blur()
+    say(page, "还在吗")
+    page.get_by_text("seed=-3").wait_for()
+    assert typing(page).input_value() == "还在吗" and len(talk.asked) == 2
 
 
 def test_undo_retry_and_clear(open_page):

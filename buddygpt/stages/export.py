@@ -23,7 +23,7 @@ from buddygpt.publishing.gguf import INSTALL, Gguf, make_gguf, see_converter, se
 from buddygpt.publishing.ollama import MODELFILE, modelfile, see_template
 from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.errors import BuddyError, did_you_mean
-from buddygpt.recipe.runs import find_model
+from buddygpt.recipe.runs import export_place, find_model, model_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -106,7 +106,7 @@ def run(
         made = write_gguf(model, tokenizer, place, kind, arch)
         _tell_gguf(made, kind, emit)
         return made
-    return _to_ollama(model, tokenizer, place, _name(source), kind, arch, emit)
+    return _to_ollama(model, tokenizer, place, model_name(source), kind, arch, emit)
 
 
 def _tell(exported: Exported, emit: Emit) -> Exported:
@@ -182,33 +182,11 @@ def _untrimmed(
 def _place(source: Path | str, to: str, kind: str | None, output: Path | None) -> Path:
     """What is to be made: a folder, or for `gguf` a file."""
     if not to.startswith("gguf"):
-        return output or _beside(source, to)
+        return output or export_place(source, to)
     if output is not None and output.suffix == ".gguf":
         return output
-    return (output or _beside(source, to)) / f"{_name(source)}-{kind}.gguf"
-
-
-def _name(source: Path | str) -> str:
-    """What the model is called: its run's name, its folder's or the last part of its hub id."""
-    if isinstance(source, str):
-        return source.rpartition("/")[2]
-    whole = source.resolve()
-    return whole.parent.parent.name if _is_of_run(source) else whole.name
+    return (output or export_place(source, to)) / f"{model_name(source)}-{kind}.gguf"
 
 
 def _has_tokenizer(source: Path | str) -> bool:
     return isinstance(source, str) or any((source / name).is_file() for name in TOKENIZER_FILES)
-
-
-def _is_of_run(source: Path) -> bool:
-    return (source.absolute().parent.parent / "recipe.yaml").is_file() and source.name == "model"
-
-
-def _beside(source: Path | str, kind: str) -> Path:
-    """`runs/NAME/export/KIND` for a run's model, `FOLDER-KIND` for any other."""
-    if isinstance(source, str):
-        return Path(f"{_name(source)}-{kind}")
-    if _is_of_run(source):
-        return source.parent.parent / "export" / kind
-    whole = source if source.name not in ("", "..") else source.resolve()
-    return whole.with_name(f"{whole.name}-{kind}")

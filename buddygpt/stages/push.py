@@ -27,7 +27,7 @@ from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.hub import HubSection
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.push import PushHub, PushSection, see_repo
-from buddygpt.recipe.runs import Run, find_model
+from buddygpt.recipe.runs import Run, export_place, find_model, model_name
 from buddygpt.report.scores import measured_in
 
 HubChoice = Literal["modelscope", "huggingface", "both"]
@@ -68,7 +68,7 @@ class _Model:
 
     @property
     def own_name(self) -> str:
-        return (self.run.path if self.run else self.folder).absolute().name
+        return model_name(self.folder)
 
     @property
     def kind(self) -> str:
@@ -227,8 +227,7 @@ def _native(model: _Model, emit: Emit) -> Exported:
         size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
         dtype = str(loaded.dtype).removeprefix("torch.")
         return Exported(folder, type(loaded).__name__, loaded.num_parameters(), dtype, size, 0.0, 0.0)
-    place = model.run.path / "export" / "hf" if model.run else folder.with_name(f"{folder.name}-hf")
-    return see_exported(folder, place, load_tokenizer(str(folder)), emit)
+    return see_exported(folder, export_place(folder, "hf"), load_tokenizer(str(folder)), emit)
 
 
 def _results(model: _Model) -> dict[str, Any] | None:

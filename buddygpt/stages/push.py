@@ -111,7 +111,8 @@ def run(
         for remote, login, repo in doors.values():
             assert remote is not None
             try:
-                agreed.append(_agree(plan(remote, repo, login, parcel, public=choices.public), choices, ask, emit))
+                planned = plan(remote, repo, login, parcel, public=choices.public, license=model.push.license)
+                agreed.append(_agree(planned, choices, ask, emit))
             except BuddyError as error:
                 faults.append(error)
         for one in agreed:

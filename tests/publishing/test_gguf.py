@@ -244,6 +244,11 @@ def test_a_tokenizer_that_cuts_otherwise_is_refused(make):
         gguf.see_fits(make().config, tokenizer)
 
 
+def test_a_tokenizer_that_is_larger_than_the_model_is_refused(make, words):
+    with pytest.raises(BuddyError, match="ids up to 299, the model 280 rows"):
+        gguf.see_fits(make(vocab_size=280).config, words)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device"), BuddyError("x")])
 def test_what_breaks_off_leaves_nothing(make, words, tmp_path, monkeypatch, error):
     def written(native, file, kind):

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import buddygpt
-from buddygpt.cli import chat, data, export, later, recipes, train
+from buddygpt.cli import chat, data, export, push, recipes, train
 from buddygpt.cli.eval import evaluate
 from buddygpt.recipe.errors import BuddyError, Stopped
 
@@ -48,7 +48,7 @@ app.command("dpo")(train.dpo)
 app.command("eval")(evaluate)
 app.command("chat")(chat.chat)
 app.command("export")(export.export)
-app.command("push", context_settings=later.ANYTHING)(later.push)
+app.command("push")(push.push)
 
 
 def _version(asked: bool) -> None:
@@ -92,10 +92,12 @@ def main() -> None:
 
 
 def _fail(error: BaseException | None, lines: tuple[str, ...], code: int) -> None:
+    from buddygpt.publishing.secrets import redact  # whatever a hub or a library says may hold a token
+
     if error is not None and "--debug" in sys.argv[1:]:
         import traceback
 
-        traceback.print_exception(error)
+        typer.echo(redact("".join(traceback.format_exception(error))), err=True, nl=False)
     for line in lines:
-        typer.echo(f"buddy: {line}", err=True)
+        typer.echo(redact(f"buddy: {line}"), err=True)
     sys.exit(code)

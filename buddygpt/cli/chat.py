@@ -80,15 +80,13 @@ def chat(
 def _open(targets: Sequence[str | None], sampling: Sampling, renderer: Renderer) -> list[Speaker]:
     """The models that are meant; one that is named twice is loaded once."""
     from buddygpt.cli.speech import Speaker
-    from buddygpt.conversation.talk import Conversation
     from buddygpt.stages.chat import open_conversation
 
     speakers: list[Speaker] = []
     for i, target in enumerate(targets):
         name = target or "the newest model"
         if target in targets[:i]:
-            first = speakers[targets.index(target)].talk
-            name, talk = f"{name} (2)", Conversation(first.model, first.tokenizer, sampling, renderer.emit)
+            name, talk = f"{name} (2)", speakers[targets.index(target)].talk.another(renderer.emit)
         else:
             talk = open_conversation(target, options.RUNS, sampling, renderer.emit)
         if len(targets) > 1:

@@ -16,13 +16,20 @@ def export(
         str | None,
         typer.Argument(metavar="[TARGET]", help="A model folder, run or hub id; the newest model where left out."),
     ] = None,
-    to: Annotated[str, typer.Option("--to", metavar="KIND", help="hf: a folder for transformers alone.")] = "hf",
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="KIND", help="hf: a folder for transformers; gguf: a file for llama.cpp; ollama."),
+    ] = "hf",
     arch: Annotated[
         str, typer.Option(metavar="NAME", help="auto, or qwen2, qwen3, deepseek_v3: the architecture to write.")
     ] = "auto",
+    kind: Annotated[
+        str | None,
+        typer.Option("--type", metavar="NAME", help="A GGUF file's weights: f16 (where left out), bf16, f32 or q8_0."),
+    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where to; runs/NAME/export/hf or FOLDER-hf where left out."),
+        typer.Option(metavar="PLACE", help="Where to; runs/NAME/export/KIND or FOLDER-KIND where left out."),
     ] = None,
     full_vocabulary: Annotated[
         bool,
@@ -34,5 +41,12 @@ def export(
 
     with Renderer() as renderer:
         stage.run(
-            target, options.RUNS, to=to, arch=arch, output=output, full_vocabulary=full_vocabulary, emit=renderer.emit
+            target,
+            options.RUNS,
+            to=to,
+            arch=arch,
+            kind=kind,
+            output=output,
+            full_vocabulary=full_vocabulary,
+            emit=renderer.emit,
         )

@@ -57,6 +57,19 @@ class Renderer:
         if self._live:
             self._bars.stop()
 
+    def confirm(self, question: str) -> bool:
+        """Whether the user says yes; the bars wait."""
+        if self._live:
+            self._bars.stop()
+        try:
+            self.console.print(Styled(f"{question} [y/N] "), end="")
+            return input().strip().lower() in ("y", "yes")
+        except EOFError:
+            return False
+        finally:
+            if self._live:
+                self._bars.start()
+
     def emit(self, event: Event) -> None:
         """Draw one event. Text from models and corpora is never read as markup."""
         match event:

@@ -141,7 +141,7 @@ def run_page(talk: Conversation, name: str, place: socket, ready: Callable[[], N
         place: listens already.
         ready: called when the page can be asked for.
     """
-    desk = Desk(lambda emit: Conversation(talk.model, talk.tokenizer, talk.sampling, emit, list(talk.messages)))
+    desk = Desk(lambda emit: talk.another(emit))
     app = make_page(talk, desk, name)
     ready()  # the socket listens: whoever comes now is answered when the server is up
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)

@@ -17,6 +17,7 @@ from buddygpt.events import Caution, Emit
 from buddygpt.model.cache import PrefixCache
 from buddygpt.model.generation import CharacterStream, stop_ids, stream
 from buddygpt.model.sampling import Sampling
+from buddygpt.model.shortlist import Shortlist
 from buddygpt.recipe.errors import BuddyError
 
 End = Literal["stop", "length", "interrupted"]
@@ -62,6 +63,7 @@ class Conversation:
         sampling: how replies are drawn; may be replaced between replies.
         emit: told when old turns are dropped.
         messages: the turns so far; a base model has none.
+        shortlist: of the model's head, see `make_shortlist`; replies are the same without it.
         reply: figures of the last reply.
     """
 
@@ -70,6 +72,7 @@ class Conversation:
     sampling: Sampling
     emit: Emit
     messages: list[Message] = field(default_factory=list)
+    shortlist: Shortlist | None = field(default=None, repr=False)
     reply: Reply | None = field(default=None, init=False)
     _last: str | None = field(default=None, init=False, repr=False)
     _read: PrefixCache = field(default_factory=PrefixCache, init=False, repr=False)
@@ -88,6 +91,10 @@ class Conversation:
     def system(self) -> str:
         """The system message, empty where there is none."""
         return self.messages[0].content if self._systems else ""
+
+    def another(self, emit: Emit) -> Conversation:
+        """A talk of its own with the same model, from where this one stands."""
+        return Conversation(self.model, self.tokenizer, self.sampling, emit, list(self.messages), self.shortlist)
 
     def say(self, text: str) -> Generator[str, None, None]:
         """Answer `text`, or go on with it: whole characters as they come, reasoning with its marks.
@@ -149,6 +156,7 @@ class Conversation:
         tokens = stream(
             self.model, ids, replace(self.sampling, max_new_tokens=room),
             stop=stop_ids(self.model, self.tokenizer), vocabulary=self._vocabulary, prefix=self._read,
+            shortlist=self.shortlist,
         )  # fmt: skip
         try:
             while True:

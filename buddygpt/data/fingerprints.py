@@ -84,6 +84,14 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def hash_weights(folder: Path) -> str:
+    """xxh3_128, in hex, of the names and bytes of a model folder's weights: what figures of a model are known by."""
+    digest = xxhash.xxh3_128()
+    for path in sorted(path for end in ("safetensors", "bin") for path in folder.glob(f"*.{end}")):
+        digest.update(f"{path.name} {hash_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
 def survey_file(path: Path, name: str, part_bytes: int = PART_BYTES) -> tuple[str, tuple[Part, ...]]:
     """The hash of a file, as `hash_file`, and its parts, as `find_parts`, by reading it once.
 

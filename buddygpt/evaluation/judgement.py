@@ -13,21 +13,11 @@ from buddygpt.evaluation.baselines import guess
 from buddygpt.evaluation.facts import examine
 from buddygpt.evaluation.health import check_health
 from buddygpt.evaluation.preferences import judge
-from buddygpt.report.tuning import Changes
+from buddygpt.report.tuning import FIGURES, Changes, changes
 
 QUESTIONS = 300
 """Of the demo world, of each kind."""
 REPLY_TOKENS = 128
-FIGURES: dict[str, tuple[str, str]] = {
-    "facts asked for": (".1%", "facts of the demo world that training asked for, in new words: answered exactly"),
-    "facts held out": (".1%", "facts of the demo world that training never asked for: answered exactly"),
-    "true answer preferred": (".1%", "of a true and a false answer about a fact held out, the true one more probable"),
-    "stops by itself": (".1%", "replies that end before the most tokens they may have"),
-    "tokens of a reply": (".1f", "mean length"),
-    "distinct 4-grams": (".2f", "within replies; 1 where nothing is repeated"),
-    "repeats itself": (".1%", "replies that say a line twice or run in a loop"),
-}
-"""Name to format and meaning of each figure."""
 
 
 def judge_model(
@@ -76,15 +66,6 @@ def guessing(seeds: Sequence[int]) -> dict[str, dict[str, float]]:
             own = found.setdefault(name, {"facts held out": 0.0})
             own["facts held out"] += value / len(seeds)
     return found
-
-
-def changes(columns: Mapping[str, Mapping[str, float]]) -> list[tuple[str, ...]]:
-    """A row for each figure that some column has: its name, and how it is spelled in each column."""
-    return [
-        (name, *(format(column[name], spelling) if name in column else "" for column in columns.values()))
-        for name, (spelling, _) in FIGURES.items()
-        if any(name in column for column in columns.values())
-    ]
 
 
 def change_table(columns: Mapping[str, Mapping[str, float]]) -> Changes:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _CURES = {"socksio": 'pip install "httpx2[socks]"', "socks": "pip install pysocks"}
 _direct: ContextVar[bool] = ContextVar("direct", default=False)
+_patience: ContextVar[float | None] = ContextVar("patience", default=None)
 _guarded = False
 _trusted: frozenset[tuple[str, str | None, int | None]] = frozenset()
 
@@ -49,13 +50,19 @@ def check_proxies(settings: Settings) -> None:
 
 
 @contextmanager
-def way(*, direct: bool) -> Iterator[None]:
-    """Take huggingface_hub's requests of this thread past the environment's proxies, or through them."""
-    before = _direct.set(direct)
+def way(*, direct: bool, patience: float | None = None) -> Iterator[None]:
+    """Take huggingface_hub's requests of this thread past the environment's proxies, or through them.
+
+    Args:
+        direct: past them.
+        patience: seconds without a byte after which a request that names no time itself is given up.
+    """
+    before = _direct.set(direct), _patience.set(patience)
     try:
         yield
     finally:
-        _direct.reset(before)
+        _direct.reset(before[0])
+        _patience.reset(before[1])
 
 
 def guard_huggingface(settings: Settings) -> None:
@@ -94,7 +101,7 @@ def _make_client() -> Any:
     from huggingface_hub.utils._http import hf_request_event_hook
 
     options: dict[str, Any] = {
-        "event_hooks": {"request": [hf_request_event_hook, _keep_token]},
+        "event_hooks": {"request": [hf_request_event_hook, _keep_token, _bound]},
         "follow_redirects": True,
         "timeout": None,
     }
@@ -127,6 +134,12 @@ def _make_client() -> Any:
 def _keep_token(request: Any) -> None:
     if _origin(str(request.url)) not in _trusted:
         request.headers.pop("authorization", None)
+
+
+def _bound(request: Any) -> None:
+    patience = _patience.get()
+    if patience is not None and not any(request.extensions.get("timeout", {}).values()):
+        request.extensions["timeout"] = {"connect": patience, "read": patience, "write": patience, "pool": None}
 
 
 def _spell(needs: dict[Any, str], *modules: str) -> str:

@@ -275,13 +275,20 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None = N
 
 
 def _one_query(q_BH1D: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, visible: Visibility, scale: float) -> Tensor:
-    """Heads that share a key stand as rows of one product: no key is repeated, a step's time goes into reading them."""
+    """Heads that share a key stand as rows of one product: no key is repeated, a step's time goes into reading them.
+
+    On a CPU torch has a fused kernel, at a fiftieth of the time of two products in bf16 whose shapes are always new.
+    """
     keys = k_BKSD.shape[-2]
     q_BKGD = q_BH1D.view(q_BH1D.shape[0], k_BKSD.shape[1], -1, q_BH1D.shape[-1])
-    scores = (q_BKGD @ k_BKSD.transpose(-1, -2)).float() * scale
-    if visible.kind(keys) != "step":
-        scores = scores.masked_fill(~visible.mask(keys, q_BH1D.device), float("-inf"))
-    y_BKGD = scores.softmax(-1).to(v_BKSD.dtype) @ v_BKSD
+    mask = None if visible.kind(keys) == "step" else visible.mask(keys, q_BH1D.device)
+    if q_BH1D.device.type == "cpu" and k_BKSD.shape[-1] == v_BKSD.shape[-1]:
+        y_BKGD = F.scaled_dot_product_attention(q_BKGD, k_BKSD, v_BKSD, attn_mask=mask, scale=scale)
+    else:
+        scores = (q_BKGD @ k_BKSD.transpose(-1, -2)).float() * scale
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        y_BKGD = scores.softmax(-1).to(v_BKSD.dtype) @ v_BKSD
     return y_BKGD.view(*q_BH1D.shape[:3], -1)
 
 

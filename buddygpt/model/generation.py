@@ -21,6 +21,8 @@ from buddygpt.model.cache import KVCache, PrefixCache
 from buddygpt.model.configuration import BuddyGPTConfig
 from buddygpt.model.modeling import CACHE
 from buddygpt.model.sampling import Sampling, choose, draws
+from buddygpt.model.shortlist import Shortlist
+from buddygpt.model.step import Step, fits
 
 
 def generate(
@@ -64,14 +66,16 @@ def stream(
     stop: Collection[int] = (),
     vocabulary: int | None = None,
     prefix: PrefixCache | None = None,
+    shortlist: Shortlist | None = None,
 ) -> Iterator[int]:
     """Continue one prompt, id by id as they come; arguments as those of `generate`.
 
     Args:
         prefix: reuses what an earlier call has read, and keeps what this one reads.
+        shortlist: of the head's first `vocabulary` rows, for the same texts in less time.
     """
     if sampling.max_new_tokens > 0:
-        for (token,) in _decode(model, [prompt], sampling, frozenset(stop), vocabulary, None, prefix):
+        for (token,) in _decode(model, [prompt], sampling, frozenset(stop), vocabulary, None, prefix, shortlist):
             if token is not None:
                 yield token
 
@@ -85,6 +89,7 @@ def _decode(
     vocabulary: int | None,
     cache: Cache | None,
     prefix: PrefixCache | None = None,
+    shortlist: Shortlist | None = None,
 ) -> Iterator[list[int | None]]:
     """One id a row and step, None for a row that has ended; ends with the last row."""
     if not all(prompts):
@@ -107,35 +112,45 @@ def _decode(
     draws_BN = draws(len(prompts), sampling)
     options: dict[str, Any] = {"logits_to_keep": 1} if _takes(model, "logits_to_keep") else {}
     running = [True] * len(prompts)
+    one: Step | None = None
     for step in range(sampling.max_new_tokens):
         end = past + ids_BT.shape[1]
         if padded:  # others than ours count positions from the cache alone
             positions = mask_BN[:, :longest].cumsum(-1) - 1 if step == 0 else lengths_B1 + (step - 1)
             options["position_ids"] = positions.clamp(min=0)
         try:
-            out = model(
-                input_ids=ids_BT,
-                attention_mask=mask_BN if static else mask_BN[:, :end],
-                use_cache=True,
-                **{CACHE: cache},
-                **options,
-            )
+            if one is not None:
+                x_C = one(int(ids_BT), cache)  # type: ignore[arg-type]
+                logits_BV = None if shortlist else model.lm_head(x_C[None])
+            else:
+                out = model(
+                    input_ids=ids_BT,
+                    attention_mask=mask_BN if static else mask_BN[:, :end],
+                    use_cache=True,
+                    **{CACHE: cache},
+                    **options,
+                )
+                cache, logits_BV = out[CACHE], out.logits[:, -1]
         except BaseException:  # Ctrl-C too: some layers may have read more than others
             if prefix is not None:
                 prefix.forget()
             raise
-        cache = out[CACHE]
         if prefix is not None:
             prefix.cache = cache
             prefix.ids += ids_BT[0].tolist()
         past = end
-        chosen_B = choose(out.logits[:, -1, :vocabulary], sampling, draws_BN[:, step])
+        if logits_BV is not None:
+            chosen_B = choose(logits_BV[:, :vocabulary], sampling, draws_BN[:, step])
+        else:
+            chosen_B = shortlist.choose(x_C, sampling, draws_BN[:, step])  # type: ignore[union-attr]
         tokens = chosen_B.tolist()
         running = [on and token not in stop for on, token in zip(running, tokens, strict=True)]
         yield [token if on else None for on, token in zip(running, tokens, strict=True)]
         if not any(running):
             return
         ids_BT = chosen_B[:, None]
+        if step == 0 and fits(model, cache):
+            one = Step(model)
 
 
 def _pad_left(prompts: Sequence[Sequence[int]], longest: int, slots: int) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ from buddygpt.model.attention import ATTENTION
 from buddygpt.model.cache import KVCache
 from buddygpt.model.configuration import BuddyGPTConfig
 from buddygpt.model.flash import check_name
+from buddygpt.model.linear import Linear
 from buddygpt.model.loss import IGNORE_INDEX, TiedGradient, linear_cross_entropy, linear_scores, tied_embedding
 from buddygpt.model.mlp import GateMLP
 from buddygpt.model.moe import MoEGate, MoELayer
@@ -260,7 +261,7 @@ class BuddyGPTForCausalLM(BuddyGPTPreTrainedModel, GenerationMixin):
     def __init__(self, config: BuddyGPTConfig):
         super().__init__(config)
         self.model = BuddyGPTModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
     @can_return_tuple

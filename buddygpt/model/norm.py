@@ -26,6 +26,8 @@ class RMSNorm(nn.Module):
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         if device == "cpu" and not torch.compiler.is_compiling():
+            if not torch.is_grad_enabled():  # one layer's call costs more than its sums when one token is decoded
+                return normalised(x.float(), self.weight, self.eps, dtype)[0]
             return _RMSNorm.apply(x, self.weight, self.eps, dtype)
         return nn.functional.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(dtype)
 
@@ -38,10 +40,9 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        x_32 = x.float()
-        root = x_32.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+        y, root = normalised(x.float(), weight, eps, dtype)
         ctx.save_for_backward(x, weight, root)
-        return (x_32 * root).mul_(weight).to(dtype)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
@@ -52,3 +53,9 @@ class _RMSNorm(torch.autograd.Function):
         share_N1 = (product_ND @ weight.float())[:, None] * root_N1.pow(3) / x.shape[-1]
         grad_x_ND = (grad_ND * weight).mul_(root_N1).addcmul_(x_ND, share_N1, value=-1)
         return grad_x_ND.view_as(x).to(x.dtype), grad_weight_D.to(weight.dtype), None, None
+
+
+def normalised(x_32: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The result, and one over each row's root mean square."""
+    root = x_32.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+    return (x_32 * root).mul_(weight).to(dtype), root

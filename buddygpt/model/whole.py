@@ -56,22 +56,30 @@ def fill(model: BuddyGPTForCausalLM, state: dict[str, Tensor]) -> None:
 
 
 @contextmanager
-def whole_or_nothing(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which takes its name where all went well and else is gone, with parents made for it."""
-    made = [p for p in folder.absolute().parents if not p.exists()]
-    scratch = folder.with_name(f".{folder.name}.unfinished")
+def unfinished(place: Path) -> Iterator[Path]:
+    """A folder beside `place` to work in, gone afterwards; where the work fails, with the parents made for it."""
+    made = [p for p in place.absolute().parents if not p.exists()]
+    scratch = place.with_name(f".{place.name}.unfinished")
     try:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         yield scratch
-        scratch.rename(folder)
+        shutil.rmtree(scratch, ignore_errors=True)
     except BaseException as error:
         shutil.rmtree(scratch, ignore_errors=True)
         for parent in made:
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
         if is_disk_full(error):
-            raise BuddyError(f"{folder}: no space left; nothing was written") from error
+            raise BuddyError(f"{place}: no space left; nothing was written") from error
         if isinstance(error, (OSError, SafetensorError)):
-            raise BuddyError(f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
+            raise BuddyError(f"{place}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
         raise
+
+
+@contextmanager
+def whole_or_nothing(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which takes its name where all went well and else is gone, with parents made for it."""
+    with unfinished(folder) as scratch:
+        yield scratch
+        scratch.rename(folder)

@@ -96,7 +96,7 @@ class Run:
         self.check(recipe, *self._deciding(recipe, chapter))
 
     def claim_chapter(self, recipe: Recipe, chapter: Chapter) -> None:
-        """Write a tuning chapter's section into the run's recipe, beside those of the chapters before.
+        """Write a tuning chapter's section into the run's recipe, beside those before; `push`, too, where it is said.
 
         Raises:
             BuddyError: as `claim`.
@@ -106,8 +106,10 @@ class Run:
 
         file = self.path / "recipe.yaml"
         theirs, ours = load_recipe(file).as_dict(), recipe.as_dict()
-        if theirs.get(chapter) != ours[chapter]:
-            write_atomically(file, dump_yaml({**theirs, chapter: ours[chapter]}))
+        said = {"push": ours["push"]} if "push" in recipe.model_fields_set else {}
+        now = {**theirs, chapter: ours[chapter], **said}
+        if theirs != now:
+            write_atomically(file, dump_yaml(now))
 
     def _deciding(self, recipe: Recipe, chapter: Chapter) -> list[str]:
         """Sections that must agree: a chapter that has not begun may be anything."""

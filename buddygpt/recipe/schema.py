@@ -15,6 +15,7 @@ from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.hub import HubSection
 from buddygpt.recipe.model import ModelSection
 from buddygpt.recipe.pretrain import PretrainSection
+from buddygpt.recipe.push import PushSection
 from buddygpt.recipe.sft import SFTSection
 from buddygpt.recipe.tokenizer import TokenizerSection
 
@@ -48,6 +49,8 @@ class Recipe(Section):
     """Supervised fine-tuning: from a base model to one that answers."""
     dpo: DPOSection | None = None
     """Preference tuning: from one that answers to one that answers better."""
+    push: PushSection = PushSection()
+    """Publishing."""
 
     @model_validator(mode="after")
     def _agree(self) -> Recipe:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, NamedTuple
 
 COLUMNS = ("cmmlu", "mmlu", "ceval", "gpqa", "ifeval", "aime24", "math-500", "livecodebench")
@@ -43,6 +45,7 @@ class Score:
         total: items there are; more than `n` where a limit was set.
         contaminated: training documents that held pieces of the task's items and were left out; None where unknown.
         extra: further metrics by name.
+        settings: what else it hangs on by name: device, dtype, version of lm-eval, date.
     """
 
     task: str
@@ -62,6 +65,7 @@ class Score:
     total: int = 0
     contaminated: int | None = None
     extra: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def share(self) -> bool:
@@ -152,9 +156,13 @@ def measured_from(data: Mapping[str, Any]) -> Measured:
     return Measured(data["model"], tuple(_score_from(score) for score in data["scores"]))
 
 
-def comparison_from(data: Mapping[str, Any]) -> Comparison:
-    """What `plain` gave."""
-    return Comparison(**{**data, "difference": _number(data["difference"])})
+def measured_in(file: Path, weights: str) -> Measured | None:
+    """All that a `results.json` tells of the model that has these weights; None where it is not there, or of others."""
+    try:
+        data = json.loads(file.read_text("utf-8"))["buddygpt"]
+        return measured_from(data) if data["weights"] == weights else None
+    except (OSError, ValueError, LookupError):
+        return None
 
 
 def _score_from(data: Mapping[str, Any]) -> Score:

@@ -26,6 +26,16 @@ FALLEN = 1.0
 """Nats by which a chosen answer may become less probable untold: it is e times less probable then."""
 FALLEN_REWARD = 0.1
 """The same as a reward, where no pairs are held out: a nat at trl's and our beta of 0.1."""
+FIGURES: dict[str, tuple[str, str]] = {
+    "facts asked for": (".1%", "facts of the demo world that training asked for, in new words: answered exactly"),
+    "facts held out": (".1%", "facts of the demo world that training never asked for: answered exactly"),
+    "true answer preferred": (".1%", "of a true and a false answer about a fact held out, the true one more probable"),
+    "stops by itself": (".1%", "replies that end before the most tokens they may have"),
+    "tokens of a reply": (".1f", "mean length"),
+    "distinct 4-grams": (".2f", "within replies; 1 where nothing is repeated"),
+    "repeats itself": (".1%", "replies that say a line twice or run in a loop"),
+}
+"""Name to format and meaning of each figure."""
 
 Row = Mapping[str, Any]
 
@@ -76,6 +86,15 @@ class JudgedPairs:
     margin: str
     chosen: str
     rejected: str
+
+
+def changes(columns: Mapping[str, Mapping[str, float]]) -> list[tuple[str, ...]]:
+    """A row for each figure that some column has: its name, and how it is spelled in each column."""
+    return [
+        (name, *(format(column[name], spelling) if name in column else "" for column in columns.values()))
+        for name, (spelling, _) in FIGURES.items()
+        if any(name in column for column in columns.values())
+    ]
 
 
 def judged_pairs(metrics: Sequence[Row]) -> list[JudgedPairs]:

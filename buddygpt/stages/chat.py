@@ -11,12 +11,13 @@ from buddygpt.conversation.extras import see_extra
 from buddygpt.conversation.loopback import ADDRESS, listen
 from buddygpt.conversation.server import client_name, serving
 from buddygpt.conversation.talk import Conversation
-from buddygpt.data.tokenizer import load_tokenizer
+from buddygpt.data.tokenizer import largest_id, load_tokenizer
 from buddygpt.events import Emit, Note
 from buddygpt.hub.presence import see_model
 from buddygpt.model.exported import see_exported
 from buddygpt.model.interop import load
 from buddygpt.model.sampling import Sampling
+from buddygpt.model.shortlist import make_shortlist
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.runs import export_place, find_model, model_name
 
@@ -40,9 +41,10 @@ def open_conversation(target: str | None, runs: Path, sampling: Sampling, emit: 
     if isinstance(folder, str):
         see_model(folder)
     tokenizer = load_tokenizer(str(folder))
-    model = load(folder)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    return Conversation(model.to(device).eval(), tokenizer, sampling, emit)
+    model = load(folder).to(device).eval()
+    shortlist = make_shortlist(model, largest_id(tokenizer) + 1)
+    return Conversation(model, tokenizer, sampling, emit, shortlist=shortlist)
 
 
 def serve_page(
@@ -97,7 +99,7 @@ def serve_api(target: str | None, runs: Path, port: int | None, emit: Emit) -> N
         number = place.getsockname()[1]
     name = client_name(model_name(source))
     if tokenizer.chat_template:
-        path, body = "chat/completions", '"messages": [{"role": "user", "content": "你好"}]'
+        path, body = "chat/completions", '"messages": [{"role": "user", "content": "你好"}], "max_tokens": 256'
     else:
         start = tokenizer.eos_token  # what every document starts from in pretraining
         path, body = "completions", f'"prompt": "{start}春眠不觉晓", "max_tokens": 256'

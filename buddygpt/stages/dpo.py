@@ -137,9 +137,12 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> T
             if ended:
                 chapter.record(
                     folder,
+                    begun.device,
+                    begun.origin,
                     step=step,
                     metrics=metrics,
                     began=begun.base_name,
+                    hub_model=begun.base.hub_id,
                     before=before,
                     after=after,
                     recipe=recipe.digest("dpo"),

@@ -17,6 +17,7 @@ from typing import Any, get_args
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from buddygpt.data.fingerprints import hash_weights
 from buddygpt.data.prepared import read_prepared
 from buddygpt.data.staging import CONTAMINATED
 from buddygpt.data.tokenizer import load_tokenizer
@@ -36,7 +37,7 @@ from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.runs import Run, write_atomically
 from buddygpt.recipe.schema import Chapter
 from buddygpt.report.evaluation import Evaluation, comparison_table, write_evaluation
-from buddygpt.report.scores import Measured, Score, plain
+from buddygpt.report.scores import Measured, Score, measured_in, plain
 from buddygpt.report.scoretable import markdown_table, terminal_table
 from buddygpt.training.reference import weights_hash
 
@@ -180,8 +181,10 @@ def _ask(
     with allowed() if runs_code else nullcontext():
         results, fitted = examine(model, tokenizer, ready, options.settings, kept, emit)
     asked = [_asked(one, target.run) for one in fitted]
-    measured = Measured(target.name, tuple(map(partial(_with_readings, results), fitted, scores_of(results, asked))))
     facts = _facts(ready, device, dtype, options)
+    settings = dict(facts["settings"]) | {"lm_eval": version("lm_eval")}
+    scores = map(partial(_with_readings, results), fitted, scores_of(results, asked))
+    measured = Measured(target.name, tuple(replace(score, settings=settings) for score in scores))
     _write(target, results, measured, facts, options.samples)
     for score in measured.scores:
         if score.contaminated:
@@ -274,7 +277,10 @@ def _source(one: Ready) -> str:
 
 
 def _write(target: Target, results: dict[str, Any], measured: Measured, facts: Any, samples: bool) -> None:
-    """`results.json` in lm-eval's layout with our scores beside, `scores.md` for a card, and items, a file a task.
+    """`results.json` in lm-eval's layout with our scores beside, `scores.md`, and items, a file a task.
+
+    lm-eval's part is this command's. Of our scores those stay beside that earlier commands gave of the same weights in
+    other tasks.
 
     Raises:
         BuddyError: the folder cannot be written.
@@ -284,12 +290,17 @@ def _write(target: Target, results: dict[str, Any], measured: Measured, facts: A
     items = results["samples"]
     whole = {key: value for key, value in results.items() if key != "samples"}
     whole["config"] |= {key: value for key, value in facts["settings"] if key in ("device", "dtype")}
-    whole["buddygpt"] = plain(measured) | {"facts": facts}
+    file = target.folder / "results.json"
+    weights = hash_weights(target.source) if isinstance(target.source, Path) else None
+    earlier = measured_in(file, weights) if weights else None
+    others = [score for score in (earlier.scores if earlier else ()) if not measured.score(score.task)]
+    known = replace(measured, scores=(*others, *measured.scores))
+    whole["buddygpt"] = plain(known) | {"weights": weights, "facts": facts}
     try:
         target.folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(whole, ensure_ascii=False, indent=1, default=handle_non_serializable)
-        write_atomically(target.folder / "results.json", text)
-        write_atomically(target.folder / "scores.md", markdown_table([measured]))
+        write_atomically(file, text)
+        write_atomically(target.folder / "scores.md", markdown_table([known]))
         if samples:
             (target.folder / "samples").mkdir(exist_ok=True)
             for task, rows in items.items():

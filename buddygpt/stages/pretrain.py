@@ -129,7 +129,8 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
                 chapter.save(model, tokenizer, folder / "model")
             chapter.page(run, "pretrain", facts, watch.meter.rows, done, baselines=baseline)
             if done:
-                chapter.record(folder, step=step, metrics=metrics, baseline=baseline, recipe=recipe.digest(*SECTIONS))
+                digest = recipe.digest(*SECTIONS)
+                chapter.record(folder, device, origin, step=step, metrics=metrics, baseline=baseline, recipe=digest)
         _tell_end(folder, metrics, baseline, watch.samples.latest, done, emit)
     return PretrainResult(done, step, folder / "model", metrics, baseline)
 

@@ -30,6 +30,11 @@ class Base:
     source: Path | str
     tokenizer: PreTrainedTokenizerBase
 
+    @property
+    def hub_id(self) -> str | None:
+        """The hub's name for it; None for a folder."""
+        return self.source if isinstance(self.source, str) else None
+
     def load(self, section: TuningSection) -> BuddyGPTForCausalLM:
         """The model on its device, its weights in fp32, attention as the section says.
 

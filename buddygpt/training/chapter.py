@@ -28,7 +28,7 @@ from buddygpt.training.balance import Balance
 from buddygpt.training.callbacks import Brake, Meter, Samples, Seal
 from buddygpt.training.facts import Rows, checkpoint_bytes
 from buddygpt.training.pace import Pace
-from buddygpt.training.setup import launched_processes
+from buddygpt.training.setup import Device, launched_processes, surroundings
 
 ORIGIN = "origin.json"
 """In each checkpoint: what the run began from, and the versions it was made with."""
@@ -276,6 +276,14 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
     temporary.rename(folder)
 
 
-def record(folder: Path, **facts: Any) -> None:
-    """Write down that the chapter is finished, and what came of it."""
+def record(folder: Path, device: Device, origin: Mapping[str, Any], **facts: Any) -> None:
+    """Write down that the chapter is finished, what came of it, and on what it was made.
+
+    Args:
+        folder: the chapter's.
+        device: where it ran.
+        origin: as kept in its checkpoints.
+        facts: what came of it.
+    """
+    facts["made_on"] = surroundings(device, origin["versions"])
     write_atomically(folder / "done.json", json.dumps(facts, indent=1, ensure_ascii=False))

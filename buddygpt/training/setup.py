@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import subprocess
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -96,6 +100,25 @@ def versions() -> dict[str, str]:
         if revision.returncode == 0:
             found["git"] = revision.stdout.strip()
     return found
+
+
+def surroundings(device: Device, made_with: Mapping[str, str]) -> dict[str, Any]:
+    """What a run was made on, for its record: the device, how much memory it took at most, and versions.
+
+    Args:
+        device: where it ran.
+        made_with: of `versions`, from the run's start.
+    """
+    return {**asdict(device), "peak_bytes": peak_bytes(device), "versions": dict(made_with)}
+
+
+def peak_bytes(device: Device) -> int | None:
+    """Most memory that this process has held on its device since it started; None where nobody counts."""
+    if device.kind == "cpu":
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else 1024 * most  # kilobytes but there
+    count = getattr(torch.get_device_module(device.kind), "max_memory_allocated", None)
+    return None if count is None else int(count())
 
 
 def launched_processes() -> int:

@@ -23,14 +23,6 @@ def test_help_and_recipes_import_no_torch():
         assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("verb", ["push"])
-def test_verbs_to_come_say_what_is_missing_in_one_line(buddy, verb):
-    outcome = buddy(verb, "--tasks", "cmmlu,ceval", "--hub", "modelscope")
-    assert outcome.code == 2
-    assert outcome.err.count("\n") == 1
-    assert "not in this version" in outcome.err
-
-
 def test_version_and_debug(buddy, tmp_path):
     assert buddy("--version").out.startswith("buddygpt ")
     assert "Traceback" not in buddy("pretrain", "nowhere.yaml").err

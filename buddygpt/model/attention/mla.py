@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache
 
 from buddygpt.model.configuration import BuddyGPTConfig
 from buddygpt.model.flash import attend
+from buddygpt.model.linear import Linear
 from buddygpt.model.norm import RMSNorm
 from buddygpt.model.rope import RotaryEmbedding, softmax_factor
 from buddygpt.model.visibility import Visibility
@@ -49,13 +50,13 @@ class MLAttention(nn.Module):
         self.heads, self.rank = config.num_attention_heads, config.kv_lora_rank
         self.nope, self.rope, self.value = config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim
         self.rope_emb = RotaryEmbedding()
-        self.q_down_proj = nn.Linear(config.hidden_size, config.q_lora_rank, bias=False)
+        self.q_down_proj = Linear(config.hidden_size, config.q_lora_rank, bias=False)
         self.q_down_layernorm = RMSNorm(config.q_lora_rank, LATENT_EPS)
-        self.q_up_proj = nn.Linear(config.q_lora_rank, self.heads * (self.nope + self.rope), bias=False)
-        self.kv_down_proj = nn.Linear(config.hidden_size, self.rank + self.rope, bias=False)
+        self.q_up_proj = Linear(config.q_lora_rank, self.heads * (self.nope + self.rope), bias=False)
+        self.kv_down_proj = Linear(config.hidden_size, self.rank + self.rope, bias=False)
         self.kv_down_layernorm = RMSNorm(self.rank, LATENT_EPS)
-        self.kv_up_proj = nn.Linear(self.rank, self.heads * (self.nope + self.value), bias=False)
-        self.o_proj = nn.Linear(self.heads * self.value, config.hidden_size, bias=False)
+        self.kv_up_proj = Linear(self.rank, self.heads * (self.nope + self.value), bias=False)
+        self.o_proj = Linear(self.heads * self.value, config.hidden_size, bias=False)
 
     def forward(
         self, x_BTC: Tensor, cos_BTD: Tensor, sin_BTD: Tensor, visible: Visibility, cache: Cache | None

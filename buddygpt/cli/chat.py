@@ -45,15 +45,15 @@ def chat(
     if len(targets or ()) > 2:
         raise BuddyError(f"{len(targets or ())} models: one answers, or two side by side; leave the others out")
     prompt, system = _argument("--prompt", prompt), _argument("--system", system)
-    kind = serving.see_fits(context, targets)
+    way = serving.see_fits(context, targets)  # web, serve and port, and what they go with
     from buddygpt.cli.session import COMMANDS, Session
     from buddygpt.cli.speech import Hearing, tell
     from buddygpt.conversation.params import check
     from buddygpt.model.sampling import Sampling
 
     sampling = check(Sampling(max_new_tokens, temperature, top_p, seed))
-    if kind is not None:
-        serving.run(kind, targets[0] if targets else None, system or "", sampling, port)
+    if way is not None:
+        serving.run(way, targets[0] if targets else None, system or "", sampling, port)
         return
     renderer = Renderer(stderr=True)
     speakers = _open(targets or [None], sampling, renderer)

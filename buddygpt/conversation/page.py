@@ -6,6 +6,7 @@ What was typed and said is shown as plain text: neither Markdown nor HTML, which
 from __future__ import annotations
 
 import html
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -143,10 +144,16 @@ def run_page(talk: Conversation, name: str, place: socket, ready: Callable[[], N
     desk = Desk(lambda emit: talk.another(emit))
     app = make_page(talk, desk, name)
     ready()  # the socket listens: whoever comes now is answered when the server is up
-    # Open connections end with their tabs, not with the server, which does not wait for them.
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[place])
+        _Server(config).run(sockets=[place])
+
+
+class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """End, and cut off the pages that are still open, which is no fault to tell of."""
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        await super().shutdown(sockets)
 
 
 def _read(fields: Sequence[Any]) -> tuple[str, Sampling]:

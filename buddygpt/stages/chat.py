@@ -99,10 +99,10 @@ def serve_api(target: str | None, runs: Path, port: int | None, emit: Emit) -> N
         number = place.getsockname()[1]
     name = client_name(model_name(source))
     if tokenizer.chat_template:
-        path, body = "chat/completions", '"messages": [{"role": "user", "content": "你好"}]'
+        path, body = "chat/completions", '"messages": [{"role": "user", "content": "你好"}], "max_tokens": 256'
     else:
         start = tokenizer.eos_token  # what every document starts from in pretraining
-        path, body = "completions", f'"prompt": "{start}春眠不觉晓", "max_tokens": 64'
+        path, body = "completions", f'"prompt": "{start}春眠不觉晓", "max_tokens": 256'
         emit(Note("a base model: /v1/completions goes on with a text, /v1/chat/completions has no template for it"))
     address = f"http://{ADDRESS}:{number}/v1"
 

@@ -1,6 +1,9 @@
 """The page in a real browser: Chromium, driven as a person would."""
 
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -9,8 +12,15 @@ from contextlib import contextmanager
 
 import pytest
 
+from buddygpt.conversation.talk import Conversation
+from buddygpt.data.tokenizer import load_tokenizer
+from buddygpt.events import silent
+from buddygpt.model.interop import load
+from buddygpt.model.sampling import Sampling
 from buddygpt.recipe.errors import BuddyError
 from tests.conversation.scripted import Scripted
+from tests.conversation.started import ROOT, started
+from tests.conversation.taught import SYSTEM, write_chat
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'buddygpt[web]'")
 sync_api = pytest.importorskip(
@@ -346,3 +356,32 @@ def test_other_sites_are_not_answered(headers, status):
             except urllib.error.HTTPError as error:
                 found = error.code
             assert found == status or (status == 200 and found in (422, 500))
+
+
+def test_the_command_shows_what_buddy_chat_says_and_asks_nobody_else(open_page, tmp_path):
+    write_chat(tmp_path / "friend")
+    model, tokenizer = load(tmp_path / "friend"), load_tokenizer(str(tmp_path / "friend"))
+    talk = Conversation(model, tokenizer, Sampling(64, 0.0), silent)
+    talk.set_system(SYSTEM)
+    ours = ["".join(talk.say("你好")), "".join(talk.say("背诗"))]
+    with started("chat", tmp_path / "friend", "--web", "--system", SYSTEM, "--temperature", 0, until="Ctrl-C ends") as (
+        _,
+        told,
+    ):
+        assert len(told) == 1 and told[0].startswith("talk to friend on http://127.0.0.1:")
+        page = open_page(address=told[0].split()[4].rstrip(";"))
+        say(page, "你好")
+        wait_reply(page, ours[0])
+        still(page)
+        say(page, "背诗")
+        wait_reply(page, *ours)
+        port = page.address.rpartition(":")[2]
+        done = subprocess.run(
+            [sys.executable, "-m", "buddygpt", "chat", "x", "--web", "--port", port], capture_output=True, text=True,
+            check=False, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (2, "")
+        assert (
+            done.stderr
+            == f"buddy: --port {port}: address already in use; choose another, or leave it out for a free one\n"
+        )

@@ -4,16 +4,12 @@ import os
 import pty
 import re
 import select
-import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
@@ -28,57 +24,20 @@ from buddygpt.model import interop, proof
 from buddygpt.model.interop import load
 from buddygpt.model.sampling import Sampling
 from buddygpt.recipe.errors import BuddyError
+from tests.conversation.started import started
 from tests.conversation.taught import POEM, SYSTEM, TAUGHT, write_base, write_chat
 
 openai = pytest.importorskip("openai", reason="openai is not installed: pip install 'buddygpt[serve]'")
 pytest.importorskip("fastapi", reason="fastapi is not installed: pip install 'buddygpt[serve]'")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install 'buddygpt[serve]'")
-ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def trap():
-    """A proxy to which every request to another machine would go: its address and who came."""
-    came = []
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def note():
-            while True:
-                try:
-                    connection, _ = listening.accept()
-                except OSError:
-                    return
-                came.append(connection.recv(200))
-                connection.close()
-
-        threading.Thread(target=note, daemon=True).start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}", came
-
-
-@contextmanager
-def command(folder, *arguments, **more):
-    """`buddy chat MODEL --serve` in a process of its own: what it told until it answers, and where."""
-    with trap() as (proxy, came):
-        outside = {f"{kind}_PROXY": proxy for kind in ("HTTP", "HTTPS", "ALL")} | {"NO_PROXY": "127.0.0.1,localhost"}
-        child = subprocess.Popen(
-            [sys.executable, "-m", "buddygpt", "chat", str(folder), "--serve", *arguments], cwd=folder.parent,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8",
-            env=os.environ | outside | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | more,
-        )  # fmt: skip
-        told = []
-        try:
-            while not told or "curl" not in told[-1]:
-                line = child.stdout.readline()
-                assert line, told
-                told.append(line.rstrip("\n"))
-            address = re.search(r"http://127\.0\.0\.1:\d+/v1", told[-1])[0]
-            yield child, told, address
-        finally:
-            child.send_signal(signal.SIGINT)
-            told += child.communicate(timeout=30)[0].splitlines()
-        assert child.returncode == 0
-        assert "Traceback" not in "\n".join(told) and "curl" in told[-1]  # Ctrl-C adds no word
-        assert came == []
+def command(folder):
+    """`buddy chat MODEL --serve` until it answers, and where."""
+    with started("chat", folder, "--serve", until="curl") as (child, told):
+        address = re.search(r"http://127\.0\.0\.1:\d+/v1", told[-1])[0]
+        yield child, told, address
     with pytest.raises(OSError):
         urllib.request.urlopen(f"{address}/models", timeout=5)
 

@@ -68,7 +68,7 @@ def ask(client, *messages, **more):
 
 def test_it_says_where_it_is_and_how_to_ask(running, folder):
     _, told, address = running
-    assert told[0].startswith(f"{folder}-hf: written")
+    assert told[0].startswith(f"{folder}-hf: is made")
     assert told[1] == f"my-friend is served on {address}; Ctrl-C ends"
     done = subprocess.run(["bash", "-c", told[2] + " -sS"], capture_output=True, text=True, check=False)
     assert '"content"' in done.stdout, done.stderr

@@ -49,26 +49,24 @@ def see_exported(source: Path | str, folder: Path, tokenizer: PreTrainedTokenize
         if record["state"] == state:
             return Exported(folder, **record["found"])
         emit(Note(f"{folder}: is of another model or state, and is made anew"))
-        try:
-            shutil.rmtree(folder)
-        except OSError as error:
-            raise BuddyError(f"{error.filename}: cannot be removed: {error.strerror}") from None
     else:
         emit(Note(f"{folder}: is made, and loaded again by transformers alone"))
     model = load(source)
     if not isinstance(model, BuddyGPTForCausalLM):
         raise BuddyError(f"{source}: is a {type(model).__name__} already, which transformers loads as it is")
-    exported = export(model, folder, tokenizer=tokenizer)
-    _write(exported, state)
-    return exported
-
-
-def _write(exported: Exported, state: str) -> None:
-    """Write down beside an export what it is of: the state of its source, taken before that was loaded."""
-    found = asdict(exported)
-    folder = found.pop("folder")
-    record = {"state": state, "files": _hashes(folder.rglob("*"), folder), "found": found}
-    write_atomically(_beside(folder), json.dumps(record, indent=1) + "\n")
+    fresh = folder.with_name(f".{folder.name}.new")  # takes its name when all is told: a kill leaves nothing half done
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        found = asdict(export(model, fresh, tokenizer=tokenizer))
+        del found["folder"]
+        record = {"state": state, "files": _hashes(fresh.rglob("*"), fresh), "found": found}
+        if folder.exists():
+            shutil.rmtree(folder)
+        write_atomically(_beside(folder), json.dumps(record, indent=1) + "\n")
+        fresh.rename(folder)
+    except OSError as error:
+        raise BuddyError(f"{error.filename or folder}: cannot be replaced: {error.strerror}") from None
+    return Exported(folder, **found)
 
 
 def _state(source: Path | str) -> str:

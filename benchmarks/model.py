@@ -19,6 +19,8 @@ WORK = {
     "moe-layers": "MLA + MoE, 4 layers of the 0.7b shape without head, 2 x 1,024, forward + backward",
     "moe-head": "the same with the head of 151,669",
     "gqa": "GQA at 0.1b with head, 2 x 1,024, forward + backward",
+    "chat-bf16": "a greedy reply of 128 tokens to 64 at 0.1b, bf16, from the first token on",
+    "chat-fp32": "the same in fp32",
     "decode": "MLA decoding, 24 layers of the 0.7b shape, context 4,096, batch 1, bf16",
     "decode-attention": "of it the attention part",
     "packed": "window of 8 documents x 512 at 0.1b without head, forward + backward",
@@ -28,6 +30,8 @@ PEERS = {
     "moe-layers": "DeepseekV3Model, grouped_mm",
     "moe-head": "DeepseekV3ForCausalLM, grouped_mm",
     "gqa": "Qwen2ForCausalLM with labels",
+    "chat-bf16": "Qwen2ForCausalLM.generate",
+    "chat-fp32": "Qwen2ForCausalLM.generate",
     "decode": "DeepseekV3ForCausalLM",
     "decode-attention": "DeepseekV3Attention",
     "packed": "ours, the same tokens as one causal window",
@@ -52,12 +56,12 @@ def run() -> str:
                 f"{median(pairs):.2f} x ({min(pairs):.2f} - {max(pairs):.2f})",
                 *(f"{memory[side]:.2f}" for side in SIDES),
                 f"{memory['buddygpt'] / memory['transformers']:.2f} x",
-                "; ".join(f"{found[side][0]['check']:.6g}" for side in SIDES),
+                "; ".join(f"{found[side][0]['check']:.8g}" for side in SIDES),
             )
         )
     head = (
         "work", "peer", "peer's speed", "ours", "ours / peer (least - most of the pairs)", "peer GB", "ours GB",
-        "memory", "check: loss or logit of both",
+        "memory", "check: loss, logit or sum of ids of both",
     )  # fmt: skip
     what = (
         f"The same weights on both sides, {ROUNDS} processes each in turn, the best of 3 steps in each. Training runs "
@@ -74,6 +78,8 @@ def measure(work: str, side: str) -> dict[str, Any]:
     torch.manual_seed(0)
     if work == "loss":
         return _loss(side)
+    if work.startswith("chat"):
+        return _chat(side, torch.bfloat16 if work == "chat-bf16" else torch.float32)
     if work.startswith("decode"):
         return _decode(side, attention=work == "decode-attention")
     if work == "packed":
@@ -143,6 +149,34 @@ def _loss(side: str) -> dict[str, Any]:
         return float(loss.detach())
 
     return _timed(step, 2048, "rows/s", before)
+
+
+def _chat(side: str, dtype: Any) -> dict[str, Any]:
+    """A reply as `buddy chat` decodes it; the reading of the prompt, and what gives the first token, is not timed."""
+    from buddygpt.model.generation import stream
+    from buddygpt.model.sampling import Sampling
+    from buddygpt.model.shortlist import make_shortlist
+
+    tokens, prompt = 128, _ids(1, 64)
+    model = build_model("0.1b", (), side, head=True).to(dtype).eval()
+    forget_peak()
+    shortlist = make_shortlist(model, 151_669) if side == "buddygpt" else None
+
+    def reply(length: int) -> list[int]:
+        if side == "buddygpt":
+            sampling = Sampling(max_new_tokens=length, temperature=0.0)
+            return list(stream(model, prompt[0].tolist(), sampling, shortlist=shortlist))
+        whole = model.generate(prompt, max_new_tokens=length, min_new_tokens=length, do_sample=False, pad_token_id=0)
+        return whole[0, prompt.shape[1] :].tolist()
+
+    def seconds(length: int) -> float:
+        begun = time.perf_counter()
+        reply(length)
+        return time.perf_counter() - begun
+
+    said = reply(tokens)
+    best = min(seconds(tokens) - seconds(1) for _ in range(3))
+    return {"per_second": (tokens - 1) / best, "unit": "tokens/s", "gb": held("VmHWM"), "check": sum(said)}
 
 
 def _decode(side: str, attention: bool) -> dict[str, Any]:

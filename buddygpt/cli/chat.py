@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from buddygpt.cli import lines, options
+from buddygpt.cli import lines, options, serving
 from buddygpt.cli.render import Renderer
 from buddygpt.events import Caution, Event
 from buddygpt.recipe.errors import BuddyError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 def chat(
+    context: typer.Context,
     targets: Annotated[
         list[str] | None,
         typer.Argument(
@@ -34,18 +35,28 @@ def chat(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token always.")] = 0.8,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the probability that is drawn from.")] = 0.95,
     seed: Annotated[int | None, typer.Option(help="Makes replies repeatable.")] = None,
+    web: Annotated[bool, typer.Option("--web", help="A page to talk on, for a browser on this machine.")] = False,
+    serve: Annotated[bool, typer.Option("--serve", help="An OpenAI-compatible server for other front ends.")] = False,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Of --web and --serve; 0 is any that is free.")
+    ] = None,
 ) -> None:
     """Talk to a model, or to two: a base model goes on with the text, a chat model converses."""
     if len(targets or ()) > 2:
         raise BuddyError(f"{len(targets or ())} models: one answers, or two side by side; leave the others out")
     prompt, system = _argument("--prompt", prompt), _argument("--system", system)
+    way = serving.see_fits(context, targets)  # web, serve and port, and what they go with
     from buddygpt.cli.session import COMMANDS, Session
     from buddygpt.cli.speech import Hearing, tell
     from buddygpt.conversation.params import check
     from buddygpt.model.sampling import Sampling
 
+    sampling = check(Sampling(max_new_tokens, temperature, top_p, seed))
+    if way is not None:
+        serving.run(way, targets[0] if targets else None, system or "", sampling, port)
+        return
     renderer = Renderer(stderr=True)
-    speakers = _open(targets or [None], check(Sampling(max_new_tokens, temperature, top_p, seed)), renderer)
+    speakers = _open(targets or [None], sampling, renderer)
     for speaker in speakers if system else ():
         if not speaker.talk.converses:
             raise BuddyError(f"--system: {speaker.name} is a base model, it has no system message")
@@ -69,16 +80,13 @@ def chat(
 def _open(targets: Sequence[str | None], sampling: Sampling, renderer: Renderer) -> list[Speaker]:
     """The models that are meant; one that is named twice is loaded once."""
     from buddygpt.cli.speech import Speaker
-    from buddygpt.conversation.talk import Conversation
     from buddygpt.stages.chat import open_conversation
 
     speakers: list[Speaker] = []
     for i, target in enumerate(targets):
         name = target or "the newest model"
         if target in targets[:i]:
-            first = speakers[targets.index(target)].talk
-            talk = Conversation(first.model, first.tokenizer, sampling, renderer.emit, shortlist=first.shortlist)
-            name = f"{name} (2)"
+            name, talk = f"{name} (2)", speakers[targets.index(target)].talk.another(renderer.emit)
         else:
             talk = open_conversation(target, options.RUNS, sampling, renderer.emit)
         if len(targets) > 1:

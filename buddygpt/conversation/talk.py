@@ -92,6 +92,10 @@ class Conversation:
         """The system message, empty where there is none."""
         return self.messages[0].content if self._systems else ""
 
+    def another(self, emit: Emit) -> Conversation:
+        """A talk of its own with the same model, from where this one stands."""
+        return Conversation(self.model, self.tokenizer, self.sampling, emit, list(self.messages), self.shortlist)
+
     def say(self, text: str) -> Generator[str, None, None]:
         """Answer `text`, or go on with it: whole characters as they come, reasoning with its marks.
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import transformers
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 import buddygpt
 from buddygpt.events import Emit, Note
@@ -41,7 +41,7 @@ def see_exported(source: Path | str, folder: Path, tokenizer: PreTrainedTokenize
     Raises:
         BuddyError: the folder holds something that was not written here; or as `interop.export`.
     """
-    state = model_state(source)
+    state = _state(source)
     if folder.exists() or folder.is_symlink():
         record = _recorded(folder)
         if record is None:
@@ -49,31 +49,27 @@ def see_exported(source: Path | str, folder: Path, tokenizer: PreTrainedTokenize
         if record["state"] == state:
             return Exported(folder, **record["found"])
         emit(Note(f"{folder}: is of another model or state, and is made anew"))
-        shutil.rmtree(folder)
     else:
-        emit(Note(f"{folder}: written, and loaded again by transformers alone"))
+        emit(Note(f"{folder}: is made, and loaded again by transformers alone"))
     model = load(source)
     if not isinstance(model, BuddyGPTForCausalLM):
         raise BuddyError(f"{source}: is a {type(model).__name__} already, which transformers loads as it is")
-    exported = export(model, folder, tokenizer=tokenizer)
-    record_export(exported, state)
-    return exported
+    fresh = folder.with_name(f".{folder.name}.new")  # takes its name when all is told: a kill leaves nothing half done
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        found = asdict(export(model, fresh, tokenizer=tokenizer))
+        del found["folder"]
+        record = {"state": state, "files": _hashes(fresh.rglob("*"), fresh), "found": found}
+        if folder.exists():
+            shutil.rmtree(folder)
+        write_atomically(_beside(folder), json.dumps(record, indent=1) + "\n")
+        fresh.rename(folder)
+    except OSError as error:
+        raise BuddyError(f"{error.filename or folder}: cannot be replaced: {error.strerror}") from None
+    return Exported(folder, **found)
 
 
-def record_export(exported: Exported, state: str) -> None:
-    """Write down beside an export what it is of, so that `see_exported` finds it.
-
-    Args:
-        exported: as `interop.export` made it.
-        state: `model_state` of its source, taken before that was loaded.
-    """
-    found = asdict(exported)
-    folder = found.pop("folder")
-    record = {"state": state, "files": _hashes(folder.rglob("*"), folder), "found": found}
-    write_atomically(_beside(folder), json.dumps(record, indent=1) + "\n")
-
-
-def model_state(source: Path | str) -> str:
+def _state(source: Path | str) -> str:
     """Hash of the files in a model's folder, or of its revision on the hub, and of the versions that export it."""
     if isinstance(source, Path):
         files: Any = _hashes(source.iterdir(), source)

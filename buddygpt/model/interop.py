@@ -33,6 +33,7 @@ class Exported:
         folder: where it lies.
         architecture: transformers' class that loads it.
         parameters: as that class counts them.
+        dtype: type of the weights.
         bytes: size of the folder's files.
         difference: largest absolute difference of fp32 logits.
         largest: the largest logit, which that is to be seen beside.
@@ -41,6 +42,7 @@ class Exported:
     folder: Path
     architecture: str
     parameters: int
+    dtype: str
     bytes: int
     difference: float
     largest: float
@@ -162,7 +164,8 @@ def export(
                 f"{allowed(largest):.1e} is the most; nothing was written"
             )
         size = sum(p.stat().st_size for p in scratch.rglob("*") if p.is_file())
-    return Exported(folder, facts["architecture"], facts["parameters"], size, difference, largest)
+    dtype = str(model.dtype).removeprefix("torch.")
+    return Exported(folder, facts["architecture"], facts["parameters"], dtype, size, difference, largest)
 
 
 def _load(source: Path | str) -> tuple[Any, dict[str, Any]]:

@@ -1,6 +1,6 @@
 """One more token of one text, on a CPU: what the modules of a dense GQA model do, without the calls of modules.
 
-At 0.1b the matrices of a step are read in some 15 ms; calls, views and checks of 130 modules add a fifth to that. The
+At 0.1b the calls, views and checks of 130 modules add a fifth to the time in which a step's matrices are read. The
 operations here are the modules' own in their order, so the result is theirs bit for bit (tests/model/test_step.py).
 Shapes: H query heads, K key-value heads, G = H / K, D head width, S tokens with the cache, C channels, F width inside.
 """

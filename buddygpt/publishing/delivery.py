@@ -35,6 +35,7 @@ class Plan:
         repo: owner/name there.
         visibility: of the repository, None where it has to be made.
         public: make it for everyone.
+        license: of the weights, where it is stated.
         parcel: all files.
         items: those that the hub lacks or holds otherwise.
         gone: files of an earlier push that have no place beside them.
@@ -46,6 +47,7 @@ class Plan:
     repo: str
     visibility: Visibility | None
     public: bool
+    license: str | None
     parcel: Parcel
     items: tuple[Item, ...]
     gone: tuple[str, ...]
@@ -87,7 +89,7 @@ class Pushed:
     address: str
 
 
-def plan(remote: Remote, repo: str, login: str, parcel: Parcel, *, public: bool) -> Plan:
+def plan(remote: Remote, repo: str, login: str, parcel: Parcel, *, public: bool, license: str | None = None) -> Plan:
     """Look at the hub; nothing is changed there.
 
     Raises:
@@ -111,7 +113,7 @@ def plan(remote: Remote, repo: str, login: str, parcel: Parcel, *, public: bool)
         remarks.append(f"a {visibility} repository that holds something else ({_listed(sorted(held))}): this {what}")
     else:
         remarks += _changes(remote, repo, held, parcel)
-    return Plan(remote, repo, visibility, public, parcel, items, gone, tuple(remarks), foreign)
+    return Plan(remote, repo, visibility, public, license, parcel, items, gone, tuple(remarks), foreign)
 
 
 def deliver(plan: Plan, message: str, emit: Emit) -> Pushed:
@@ -124,7 +126,7 @@ def deliver(plan: Plan, message: str, emit: Emit) -> Pushed:
     """
     remote, repo = plan.remote, plan.repo
     if plan.visibility is None:
-        remote.create(repo, private=not plan.public)
+        remote.create(repo, private=not plan.public, license=plan.license)
         if (made := remote.visibility(repo)) != plan.seen_by:
             raise BuddyError(
                 f"{plan.place}: was made {made or 'to be seen by nobody'}, {plan.seen_by} was asked for; nothing was "

@@ -95,7 +95,7 @@ class HuggingFaceRemote:
                     raise
                 return None
 
-    def create(self, repo: str, *, private: bool) -> None:
+    def create(self, repo: str, *, private: bool, license: str | None = None) -> None:
         """As `Remote.create`."""
         with self._asked(repo):
             self._api.create_repo(repo, private=private, repo_type="model", exist_ok=True)

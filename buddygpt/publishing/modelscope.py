@@ -111,15 +111,19 @@ class ModelScopeRemote:
 
         return self._ask(f"show {repo}", look)
 
-    def create(self, repo: str, *, private: bool) -> None:
+    def create(self, repo: str, *, private: bool, license: str | None = None) -> None:
         """As `Remote.create`."""
+        from modelscope_hub.constants import License
         from modelscope_hub.errors import AlreadyExistsError
+
+        # The client tells the hub Apache-2.0 where it is told none.
+        told = next((one for one in License if one.lower() == (license or "").lower()), License.OTHER).value
 
         def make() -> None:
             again = bool(tried)
             tried.append(True)
             try:
-                self._api.create_repo(repo, "model", visibility="private" if private else "public")
+                self._api.create_repo(repo, "model", visibility="private" if private else "public", license=told)
             except AlreadyExistsError:
                 if not (again and self.visibility(repo)):  # else the answer to the try before was lost
                     raise BuddyError(

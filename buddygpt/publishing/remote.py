@@ -55,8 +55,8 @@ class Remote(Protocol):
         """Who can see a repository; None where there is none of this name."""
         ...
 
-    def create(self, repo: str, *, private: bool) -> None:
-        """Make an empty repository."""
+    def create(self, repo: str, *, private: bool, license: str | None = None) -> None:
+        """Make an empty repository; a hub that asks for its licence is told this one, or that it is another."""
         ...
 
     def listing(self, repo: str) -> dict[str, Held]:

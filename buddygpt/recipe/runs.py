@@ -230,6 +230,28 @@ def find_model(target: str | None, runs: Path) -> Path | str:
     raise BuddyError(f"{target}: no such run, folder or hub id (owner/name)")
 
 
+def model_name(source: Path | str) -> str:
+    """What a model is called: its run's name, its folder's, or the last part of its hub id."""
+    if isinstance(source, str):
+        return source.rpartition("/")[2]
+    whole = source.resolve()
+    return whole.parent.parent.name if _is_of_run(source) else whole.name
+
+
+def export_place(source: Path | str, kind: str) -> Path:
+    """Where an export lies: `runs/NAME/export/KIND` for a run's model, `FOLDER-KIND` for any other."""
+    if isinstance(source, str):
+        return Path(f"{model_name(source)}-{kind}")
+    if _is_of_run(source):
+        return source.parent.parent / "export" / kind
+    whole = source if source.name not in ("", "..") else source.resolve()
+    return whole.with_name(f"{whole.name}-{kind}")
+
+
+def _is_of_run(source: Path) -> bool:
+    return (source.absolute().parent.parent / "recipe.yaml").is_file() and source.name == "model"
+
+
 def dump_yaml(data: dict[str, Any]) -> str:
     """Plain data as YAML text."""
     from io import StringIO

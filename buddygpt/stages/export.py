@@ -6,11 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transformers import AutoConfig
+
 from buddygpt.data.tokenizer import IDLE_TOKENS, kept_tokens, load_tokenizer
 from buddygpt.events import Caution, Emit, Note, Table
 from buddygpt.hub.presence import see_model
 from buddygpt.model import BuddyGPTForCausalLM
-from buddygpt.model.architectures import see_known
+from buddygpt.model.architectures import choose, see_known
+from buddygpt.model.configuration import BuddyGPTConfig
+from buddygpt.model.exported import see_exported
 from buddygpt.model.interop import Exported, as_buddygpt, export, load
 from buddygpt.model.scatter import scatter
 from buddygpt.model.whole import whole_or_nothing
@@ -19,7 +23,7 @@ from buddygpt.publishing.gguf import INSTALL, Gguf, make_gguf, see_converter, se
 from buddygpt.publishing.ollama import MODELFILE, modelfile, see_template
 from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.errors import BuddyError, did_you_mean
-from buddygpt.recipe.runs import find_model
+from buddygpt.recipe.runs import export_place, find_model, model_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -71,16 +75,20 @@ def run(
     source = find_model(target, runs)
     if target is None:
         emit(Note(f"model: {source}"))
-    place = _place(source, to, kind, output)
-    if place.exists() or place.is_symlink():  # told before anything is loaded
+    place = _place(source, f"{to}-full" if full_vocabulary else to, kind, output)
+    kept = to == "hf" and output is None and not full_vocabulary and _has_tokenizer(source)
+    if not kept and (place.exists() or place.is_symlink()):  # told before anything is loaded
         raise BuddyError(f"{place}: exists already; remove it or choose another place with --output")
     if isinstance(source, str):
         see_model(source)
+    if kept and isinstance(config := AutoConfig.from_pretrained(source), BuddyGPTConfig):
+        choose(config, arch)
+        return _tell(see_exported(source, place, load_tokenizer(str(source)), emit), emit)
     model = load(source) if to == "hf" else as_buddygpt(source)
     if not isinstance(model, BuddyGPTForCausalLM):
         raise BuddyError(f"{source}: is a {type(model).__name__} already, which transformers loads as it is")
     tokenizer = None
-    if not isinstance(source, Path) or any((source / name).is_file() for name in TOKENIZER_FILES):
+    if _has_tokenizer(source):
         tokenizer = load_tokenizer(str(source))
     elif to == "hf":
         emit(Caution(f"{source}: holds no tokenizer, so the export has none"))
@@ -91,29 +99,26 @@ def run(
         model, tokenizer = _untrimmed(model, tokenizer, source)
         emit(Note(f"vocabulary: {model.config.vocab_size:,} entries, {trained:,} of them trained"))
     if kind is None or tokenizer is None:
-        return _to_transformers(model, tokenizer, place, arch, emit)
+        return _tell(export(model, place, arch, tokenizer), emit)
     see_fits(model.config, tokenizer, arch)
     see_room(model, place, kind)
     if to == "gguf":
         made = write_gguf(model, tokenizer, place, kind, arch)
         _tell_gguf(made, kind, emit)
         return made
-    return _to_ollama(model, tokenizer, place, _name(source), kind, arch, emit)
+    return _to_ollama(model, tokenizer, place, model_name(source), kind, arch, emit)
 
 
-def _to_transformers(
-    model: BuddyGPTForCausalLM, tokenizer: PreTrainedTokenizerBase | None, folder: Path, arch: str, emit: Emit
-) -> Exported:
-    exported = export(model, folder, arch, tokenizer)
+def _tell(exported: Exported, emit: Emit) -> Exported:
     rows = (
         ("architecture", exported.architecture),
         ("parameters", f"{exported.parameters:,}"),
-        ("type of weights", str(model.dtype).removeprefix("torch.")),
+        ("type of weights", exported.dtype),
         ("size", spell_bytes(exported.bytes)),
         ("loaded again", f"fp32 logits within {exported.difference:.1e} (the largest is {exported.largest:.1f})"),
     )
-    emit(Table(str(folder), ("", ""), rows))
-    emit(Note(f"serve it: transformers serve {folder}"))
+    emit(Table(str(exported.folder), ("", ""), rows))
+    emit(Note(f"serve it: transformers serve {exported.folder}"))
     return exported
 
 
@@ -176,30 +181,12 @@ def _untrimmed(
 
 def _place(source: Path | str, to: str, kind: str | None, output: Path | None) -> Path:
     """What is to be made: a folder, or for `gguf` a file."""
-    if to != "gguf":
-        return output or _beside(source, to)
+    if not to.startswith("gguf"):
+        return output or export_place(source, to)
     if output is not None and output.suffix == ".gguf":
         return output
-    return (output or _beside(source, to)) / f"{_name(source)}-{kind}.gguf"
+    return (output or export_place(source, to)) / f"{model_name(source)}-{kind}.gguf"
 
 
-def _name(source: Path | str) -> str:
-    """What the model is called: its run's name, its folder's or the last part of its hub id."""
-    if isinstance(source, str):
-        return source.rpartition("/")[2]
-    whole = source.resolve()
-    return whole.parent.parent.name if _is_of_run(source) else whole.name
-
-
-def _is_of_run(source: Path) -> bool:
-    return (source.absolute().parent.parent / "recipe.yaml").is_file() and source.name == "model"
-
-
-def _beside(source: Path | str, kind: str) -> Path:
-    """`runs/NAME/export/KIND` for a run's model, `FOLDER-KIND` for any other."""
-    if isinstance(source, str):
-        return Path(f"{_name(source)}-{kind}")
-    if _is_of_run(source):
-        return source.parent.parent / "export" / kind
-    whole = source if source.name not in ("", "..") else source.resolve()
-    return whole.with_name(f"{whole.name}-{kind}")
+def _has_tokenizer(source: Path | str) -> bool:
+    return isinstance(source, str) or any((source / name).is_file() for name in TOKENIZER_FILES)

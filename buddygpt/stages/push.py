@@ -27,7 +27,7 @@ from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.hub import HubSection
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.push import PushHub, PushSection, see_repo
-from buddygpt.recipe.runs import Run, find_model
+from buddygpt.recipe.runs import Run, export_place, find_model, model_name
 from buddygpt.report.scores import measured_in
 
 HubChoice = Literal["modelscope", "huggingface", "both"]
@@ -68,7 +68,7 @@ class _Model:
 
     @property
     def own_name(self) -> str:
-        return (self.run.path if self.run else self.folder).absolute().name
+        return model_name(self.folder)
 
     @property
     def kind(self) -> str:
@@ -111,7 +111,8 @@ def run(
         for remote, login, repo in doors.values():
             assert remote is not None
             try:
-                agreed.append(_agree(plan(remote, repo, login, parcel, public=choices.public), choices, ask, emit))
+                planned = plan(remote, repo, login, parcel, public=choices.public, license=model.push.license)
+                agreed.append(_agree(planned, choices, ask, emit))
             except BuddyError as error:
                 faults.append(error)
         for one in agreed:
@@ -225,9 +226,9 @@ def _native(model: _Model, emit: Emit) -> Exported:
     if kind != "buddygpt":
         loaded = load(folder)
         size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-        return Exported(folder, type(loaded).__name__, loaded.num_parameters(), size, 0.0, 0.0)
-    place = model.run.path / "export" / "hf" if model.run else folder.with_name(f"{folder.name}-hf")
-    return see_exported(folder, place, load_tokenizer(str(folder)), emit)
+        dtype = str(loaded.dtype).removeprefix("torch.")
+        return Exported(folder, type(loaded).__name__, loaded.num_parameters(), dtype, size, 0.0, 0.0)
+    return see_exported(folder, export_place(folder, "hf"), load_tokenizer(str(folder)), emit)
 
 
 def _results(model: _Model) -> dict[str, Any] | None:

@@ -41,7 +41,7 @@ class Memory:
     def visibility(self, repo: str):
         return None if repo not in self.files else "private" if self.private[repo] else "public"
 
-    def create(self, repo: str, *, private: bool) -> None:
+    def create(self, repo: str, *, private: bool, license: str | None = None) -> None:
         self.writes.append(("create", repo, private))
         self.files[repo], self.private[repo] = {".gitattributes": b"*.safetensors filter=lfs\n"}, private
         if self.always_public:

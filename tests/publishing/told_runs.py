@@ -144,4 +144,4 @@ def exported(folder):
     """What an export of the model would say of itself."""
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text('{"dtype": "bfloat16"}', "utf-8")
-    return Exported(folder, "Qwen2ForCausalLM", 29_280, 123_456, 1e-6, 3.0)
+    return Exported(folder, "Qwen2ForCausalLM", 29_280, "float32", 123_456, 1e-6, 3.0)

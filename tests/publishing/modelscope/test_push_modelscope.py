@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import socket
 import subprocess
 import sys
@@ -156,6 +157,16 @@ def test_a_missing_repository_is_made_as_asked(private, level, hub, remote):
     assert hub.repositories[REPO].visibility == level
     assert remote.visibility(REPO) == ("private" if private else "public")
     assert remote.listing(REPO).keys() == FRESH.keys()
+
+
+@pytest.mark.parametrize(
+    ("license", "told"),
+    [(None, "other"), ("apache-2.0", "apache-2.0"), ("cc-by-nc-4.0", "cc-by-nc-4.0"), ("x", "other")],
+)
+def test_a_licence_that_nobody_stated_is_not_told(license, told, hub, remote):
+    remote.create(REPO, private=True, license=license)
+    (asked,) = hub.steps("create")
+    assert json.loads(asked.body)["License"].lower() == told
 
 
 @pytest.mark.parametrize("level", [PRIVATE, PUBLIC])

@@ -14,7 +14,7 @@ import buddygpt
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM, extend
 from buddygpt.model.context import original_length, to_transformers
 from buddygpt.model.modeling import CACHE
-from buddygpt.model.rope import SCALINGS, rotary_tables, softmax_factor
+from buddygpt.model.rope import SCALINGS, rotary_tables, softmax_factor, turn
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.model import DefaultRope, LinearRope, YarnRope
@@ -373,3 +373,19 @@ def test_a_sound_recipe_of_every_scaling(recipe):
         assert None not in config.rope_parameters.values()
     left_out = BuddyGPTConfig.from_recipe(recipe("kind: dynamic; factor: 4"))
     assert left_out.rope_parameters["original_max_position_embeddings"] == 128
+
+
+def test_a_gradient_is_rounded_as_ever():
+    """Losses of a training stay what they were, bit for bit, however decoding is made faster."""
+    generator = torch.Generator().manual_seed(0)
+    x, cos, sin, grad = (torch.randn(2, 3, 5, 8, generator=generator) for _ in range(4))
+    x, grad = x.bfloat16(), grad.bfloat16()
+    mine, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    first, second = theirs.chunk(2, dim=-1)
+    expected = (theirs * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
+    found = turn(mine, cos, sin)
+    found.backward(grad)
+    expected.backward(grad)
+    assert torch.equal(found, expected) and torch.equal(mine.grad, theirs.grad)
+    with torch.no_grad():
+        assert torch.equal(turn(x, cos, sin), expected)

@@ -20,6 +20,7 @@ from transformers.utils.hub import cached_file
 
 import buddygpt
 from buddygpt.events import Emit, Note
+from buddygpt.model.architectures import choose
 from buddygpt.model.interop import Exported, export, load
 from buddygpt.model.modeling import BuddyGPTForCausalLM
 from buddygpt.recipe.errors import BuddyError
@@ -29,7 +30,9 @@ VERSIONS = (buddygpt.__version__, transformers.__version__)
 """What makes an export and proves it: another version may do otherwise."""
 
 
-def see_exported(source: Path | str, folder: Path, tokenizer: PreTrainedTokenizerBase | None, emit: Emit) -> Exported:
+def see_exported(
+    source: Path | str, folder: Path, tokenizer: PreTrainedTokenizerBase | None, emit: Emit, arch: str = "auto"
+) -> Exported:
     """The export of a model as it is now; made where it is not there, and anew where the model has become another.
 
     Args:
@@ -37,6 +40,7 @@ def see_exported(source: Path | str, folder: Path, tokenizer: PreTrainedTokenize
         folder: where the export lies, or will.
         tokenizer: the model's, which goes into an export that has to be made.
         emit: told what is done.
+        arch: as for `interop.export`.
 
     Raises:
         BuddyError: the folder holds something that was not written here; or as `interop.export`.
@@ -46,18 +50,20 @@ def see_exported(source: Path | str, folder: Path, tokenizer: PreTrainedTokenize
         record = _recorded(folder)
         if record is None:
             raise BuddyError(f"{folder}: is not an export as it was written here; move it away")
-        if record["state"] == state:
+        if record["state"] == state and arch in ("auto", _architecture(folder)):
             return Exported(folder, **record["found"])
-        emit(Note(f"{folder}: is of another model or state, and is made anew"))
+        what = "is of another model or state, and is made anew"
     else:
-        emit(Note(f"{folder}: is made, and loaded again by transformers alone"))
+        what = "is made, and loaded again by transformers alone"
     model = load(source)
     if not isinstance(model, BuddyGPTForCausalLM):
         raise BuddyError(f"{source}: is a {type(model).__name__} already, which transformers loads as it is")
+    choose(model.config, arch)  # type: ignore[arg-type]
+    emit(Note(f"{folder}: {what}"))
     fresh = folder.with_name(f".{folder.name}.new")  # takes its name when all is told: a kill leaves nothing half done
     try:
         shutil.rmtree(fresh, ignore_errors=True)
-        found = asdict(export(model, fresh, tokenizer=tokenizer))
+        found = asdict(export(model, fresh, arch, tokenizer))
         del found["folder"]
         record = {"state": state, "files": _hashes(fresh.rglob("*"), fresh), "found": found}
         if folder.exists():
@@ -67,6 +73,11 @@ def see_exported(source: Path | str, folder: Path, tokenizer: PreTrainedTokenize
     except OSError as error:
         raise BuddyError(f"{error.filename or folder}: cannot be replaced: {error.strerror}") from None
     return Exported(folder, **found)
+
+
+def _architecture(folder: Path) -> str:
+    """What `--arch` calls it."""
+    return str(json.loads((folder / "config.json").read_text("utf-8"))["model_type"])
 
 
 def _state(source: Path | str) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -35,11 +33,13 @@ class Card:
         text: README.md, its front matter included.
         pictures: name in the repository to PNG.
         cautions: what whoever publishes must be told first.
+        scored: the run's results.json is of these very weights.
     """
 
     text: str
     pictures: dict[str, bytes]
     cautions: tuple[str, ...]
+    scored: bool
 
 
 def make_card(
@@ -69,7 +69,7 @@ def make_card(
         size=_size(story, exported),
         way=_way(story),
         cautions=told,
-        shape=facts.shape_rows(story, exported, _dtype(exported.folder)),
+        shape=facts.shape_rows(story, exported),
         sources=facts.source_rows(story),
         stages=[STAGES[stage.name] for stage in story.stages],
         training=making.training_rows(story.stages),
@@ -85,7 +85,12 @@ def make_card(
         recipe=public_recipe(story.stages),
         licence=licence,
     )  # fmt: skip
-    return Card(re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n", pictures, _cautions(story, told, licence))
+    return Card(
+        re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n",
+        pictures,
+        _cautions(story, told, licence),
+        story.measured is not None,
+    )
 
 
 def data_cautions(story: Story) -> list[Words]:
@@ -130,15 +135,6 @@ def _way(story: Story) -> Words:
     if story.base:
         return f"用 buddygpt 在 {story.base} 上训练：{chinese}", f"trained with buddygpt from {story.base}: {english}"
     return (f"用 buddygpt 训练：{chinese}", f"trained with buddygpt: {english}") if names else ("", "")
-
-
-def _dtype(folder: Path) -> str | None:
-    """Type of the published weights, as their config.json tells."""
-    try:
-        told: Any = json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return told.get("dtype")
 
 
 def _guarded(story: Story) -> list[tuple[Words, str, str, str]]:

@@ -22,7 +22,7 @@ STAGES: dict[str, Words] = {
 }
 
 
-def shape_rows(story: Story, exported: Exported, dtype: str | None) -> list[Row]:
+def shape_rows(story: Story, exported: Exported) -> list[Row]:
     """Architecture and size."""
     rows: list[Row] = [(("结构", "architecture"), f"`{exported.architecture}`")]
     if (model := story.geometry) is None:
@@ -44,10 +44,8 @@ def shape_rows(story: Story, exported: Exported, dtype: str | None) -> list[Row]
         (("上下文", "context"), (f"{tokens} 个词元；{_rope(model)[0]}", f"{tokens} tokens; {_rope(model)[1]}")),
         (("词表", "vocabulary"), _vocabulary(story, model)),
     ]
-    if dtype:
-        size = spell_bytes(exported.bytes)
-        rows.append((("权重", "weights"), (f"{dtype}；连同分词器 {size}", f"{dtype}; {size} with the tokenizer")))
-    return rows
+    dtype, size = exported.dtype, spell_bytes(exported.bytes)
+    return [*rows, (("权重", "weights"), (f"{dtype}；连同分词器 {size}", f"{dtype}; {size} with the tokenizer"))]
 
 
 def _attention(model: ModelSection) -> Words:

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from logging import ERROR, getLogger
 from threading import Lock
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
 
 import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_session, hf_hub_url
@@ -32,6 +31,7 @@ from buddygpt.hub.protocol import brief
 from buddygpt.hub.proxies import guard_huggingface, same_origin, way
 from buddygpt.hub.settings import Settings
 from buddygpt.hub.threads import map_at_once
+from buddygpt.publishing.origins import is_safe
 from buddygpt.publishing.parcel import CARD, Item
 from buddygpt.publishing.remote import Held, Tell, Visibility
 from buddygpt.publishing.secrets import redact
@@ -67,8 +67,7 @@ class HuggingFaceRemote:
         self._trusted = name in settings.tokens
         self._direct = name in settings.direct
         self._settings = settings
-        parts = urlsplit(self._endpoint)
-        if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+        if not is_safe(self._endpoint):
             raise BuddyError("HF_ENDPOINT: a token goes by https only; write https://host")
         self._api = HfApi(self._endpoint, token=True)  # also where HF_HUB_DISABLE_IMPLICIT_TOKEN is set
 

@@ -16,7 +16,7 @@ from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.model import ModelSection
 from buddygpt.recipe.pretrain import PretrainSection
-from buddygpt.recipe.runs import Run, find_model
+from buddygpt.recipe.runs import Run, find_model, run_of
 from buddygpt.recipe.schema import Chapter, Recipe
 from buddygpt.recipe.training import TrainingSection
 from buddygpt.recipe.tuning import TuningSection
@@ -190,14 +190,6 @@ def _lineage(run: Run, chapter: Any, seen: frozenset[Path]) -> tuple[list[Stage]
         before, base, whole = _lineage(other, found.absolute().parent.name, seen)
         return [*before, stage], base, whole
     return [stage], None, False
-
-
-def run_of(model: Path) -> Run | None:
-    """The run in which a model folder is what a stage has left."""
-    folder = model.absolute()
-    run, chapter = folder.parent.parent, folder.parent.name
-    inside = folder.name == "model" and chapter in ("pretrain", "sft", "dpo") and (run / "recipe.yaml").is_file()
-    return Run(run) if inside else None
 
 
 def _stage(run: Run, chapter: Chapter, recipe: Recipe, section: TrainingSection) -> Stage:

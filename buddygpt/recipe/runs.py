@@ -230,26 +230,30 @@ def find_model(target: str | None, runs: Path) -> Path | str:
     raise BuddyError(f"{target}: no such run, folder or hub id (owner/name)")
 
 
+def run_of(model: Path) -> Run | None:
+    """The run in which a model's folder is what a stage has left; None for any other folder."""
+    folder = model.absolute()
+    run = folder.parent.parent
+    inside = folder.name == "model" and folder.parent.name in get_args(Chapter) and (run / "recipe.yaml").is_file()
+    return Run(run) if inside else None
+
+
 def model_name(source: Path | str) -> str:
     """What a model is called: its run's name, its folder's, or the last part of its hub id."""
     if isinstance(source, str):
         return source.rpartition("/")[2]
     whole = source.resolve()
-    return whole.parent.parent.name if _is_of_run(source) else whole.name
+    return whole.parent.parent.name if run_of(source) else whole.name
 
 
 def export_place(source: Path | str, kind: str) -> Path:
     """Where an export lies: `runs/NAME/export/KIND` for a run's model, `FOLDER-KIND` for any other."""
     if isinstance(source, str):
         return Path(f"{model_name(source)}-{kind}")
-    if _is_of_run(source):
+    if run_of(source):
         return source.parent.parent / "export" / kind
     whole = source if source.name not in ("", "..") else source.resolve()
     return whole.with_name(f"{whole.name}-{kind}")
-
-
-def _is_of_run(source: Path) -> bool:
-    return (source.absolute().parent.parent / "recipe.yaml").is_file() and source.name == "model"
 
 
 def dump_yaml(data: dict[str, Any]) -> str:

@@ -35,16 +35,7 @@ def open_conversation(target: str | None, runs: Path, sampling: Sampling, emit: 
     Raises:
         BuddyError: there is no such model, or its files are damaged.
     """
-    folder = find_model(target, runs)
-    if target is None:
-        emit(Note(f"model: {folder}"))
-    if isinstance(folder, str):
-        see_model(folder)
-    tokenizer = load_tokenizer(str(folder))
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    model = load(folder).to(device).eval()
-    shortlist = make_shortlist(model, largest_id(tokenizer) + 1)
-    return Conversation(model, tokenizer, sampling, emit, shortlist=shortlist)
+    return _begin(_find(target, runs, emit), sampling, emit)
 
 
 def serve_page(
@@ -67,11 +58,12 @@ def serve_page(
     from buddygpt.conversation.page import run_page
 
     with listen(port, PAGE_PORT) as place:
-        talk = open_conversation(target, runs, sampling, emit)
+        source = _find(target, runs, emit)
+        talk = _begin(source, sampling, emit)
         if system and not talk.converses:
             raise BuddyError("--system: this is a base model, it has no system message")
         talk.set_system(system)
-        name, address = model_name(find_model(target, runs)), f"http://{ADDRESS}:{place.getsockname()[1]}"
+        name, address = model_name(source), f"http://{ADDRESS}:{place.getsockname()[1]}"
         run_page(talk, name, place, lambda: emit(Note(f"talk to {name} on {address}; Ctrl-C ends")))
 
 
@@ -88,11 +80,7 @@ def serve_api(target: str | None, runs: Path, port: int | None, emit: Emit) -> N
             packages are missing.
     """
     see_extra("serve")
-    source = find_model(target, runs)
-    if target is None:
-        emit(Note(f"model: {source}"))
-    if isinstance(source, str):
-        see_model(source)
+    source = _find(target, runs, emit)
     with listen(port, SERVER_PORT) as place:  # held while the export is made
         tokenizer = load_tokenizer(str(source))
         exported = see_exported(source, export_place(source, "hf"), tokenizer, emit)
@@ -110,3 +98,21 @@ def serve_api(target: str | None, runs: Path, port: int | None, emit: Emit) -> N
         emit(Note(f"{name} is served on {address}; Ctrl-C ends"))
         emit(Note(f"curl {address}/{path} -H 'Content-Type: application/json' -d '{{\"model\": \"{name}\", {body}}}'"))
         server.wait()
+
+
+def _find(target: str | None, runs: Path, emit: Emit) -> Path | str:
+    """The model that is meant, there to be loaded; told where it was not named."""
+    source = find_model(target, runs)
+    if target is None:
+        emit(Note(f"model: {source}"))
+    if isinstance(source, str):
+        see_model(source)
+    return source
+
+
+def _begin(source: Path | str, sampling: Sampling, emit: Emit) -> Conversation:
+    tokenizer = load_tokenizer(str(source))
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    model = load(source).to(device).eval()
+    shortlist = make_shortlist(model, largest_id(tokenizer) + 1)
+    return Conversation(model, tokenizer, sampling, emit, shortlist=shortlist)

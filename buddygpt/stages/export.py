@@ -6,14 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformers import AutoConfig
-
 from buddygpt.data.tokenizer import IDLE_TOKENS, kept_tokens, load_tokenizer
 from buddygpt.events import Caution, Emit, Note, Table
 from buddygpt.hub.presence import see_model
 from buddygpt.model import BuddyGPTForCausalLM
-from buddygpt.model.architectures import choose, see_known
-from buddygpt.model.configuration import BuddyGPTConfig
+from buddygpt.model.architectures import see_known
 from buddygpt.model.exported import see_exported
 from buddygpt.model.interop import Exported, as_buddygpt, export, load
 from buddygpt.model.scatter import scatter
@@ -81,9 +78,8 @@ def run(
         raise BuddyError(f"{place}: exists already; remove it or choose another place with --output")
     if isinstance(source, str):
         see_model(source)
-    if kept and isinstance(config := AutoConfig.from_pretrained(source), BuddyGPTConfig):
-        choose(config, arch)
-        return _tell(see_exported(source, place, load_tokenizer(str(source)), emit), emit)
+    if kept:
+        return _tell(see_exported(source, place, load_tokenizer(str(source)), emit, arch), emit)
     model = load(source) if to == "hf" else as_buddygpt(source)
     if not isinstance(model, BuddyGPTForCausalLM):
         raise BuddyError(f"{source}: is a {type(model).__name__} already, which transformers loads as it is")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import buddygpt
-from buddygpt.data.fingerprints import hash_weights
 from buddygpt.data.tokenizer import load_tokenizer
 from buddygpt.events import Caution, Emit, Note, Table, Text
 from buddygpt.hub.settings import read_settings
@@ -27,8 +26,7 @@ from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.hub import HubSection
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.push import PushHub, PushSection, see_repo
-from buddygpt.recipe.runs import Run, export_place, find_model, model_name
-from buddygpt.report.scores import measured_in
+from buddygpt.recipe.runs import Run, export_place, find_model, model_name, run_of
 
 HubChoice = Literal["modelscope", "huggingface", "both"]
 _RESULTS = ("results", "groups", "n-shot", "n-samples", "higher_is_better", "versions", "buddygpt")
@@ -135,12 +133,10 @@ def _find(target: str | None, runs: Path) -> _Model:
     if isinstance(folder, str):
         raise BuddyError(f"{folder}: is on a hub already; push a run, or a folder of a model")
     folder = folder if folder.name not in ("", "..") else folder.resolve()
-    chapter = folder.parent if folder.parent.name else folder.absolute().parent
-    file = chapter.parent / "recipe.yaml"
-    if folder.name != "model" or not file.is_file():
+    if (run := run_of(folder)) is None:
         return _Model(folder)
-    recipe = load_recipe(file)
-    return _Model(folder, Run(chapter.parent), chapter.name, recipe.push, recipe.hub)
+    recipe = load_recipe(run.path / "recipe.yaml")
+    return _Model(folder, run, folder.absolute().parent.name, recipe.push, recipe.hub)
 
 
 def _doors(
@@ -188,7 +184,8 @@ def _pack(model: _Model, choices: Choices, places: dict[PushHub, str], scratch: 
     card = make_card(model.folder, model.run, exported, places, model.push.license)
     files, left = choose_files(exported.folder)
     written = {CARD: card.text.encode(), **card.pictures}
-    if (results := _results(model)) is not None:
+    if card.scored:
+        results = _results(model)
         written[RESULTS] = json.dumps(results, indent=1, ensure_ascii=False).encode() + b"\n"
     for name, content in written.items():
         path = scratch / name
@@ -231,12 +228,11 @@ def _native(model: _Model, emit: Emit) -> Exported:
     return see_exported(folder, export_place(folder, "hf"), load_tokenizer(str(folder)), emit)
 
 
-def _results(model: _Model) -> dict[str, Any] | None:
-    """What `buddy eval` found of these weights, without what is of this machine; None where it was not asked."""
-    file = model.run and model.run.path / "eval" / model.chapter / "results.json"
-    if not file or measured_in(file, hash_weights(model.folder)) is None:
-        return None
-    told = json.loads(file.read_text("utf-8"))
+def _results(model: _Model) -> dict[str, Any]:
+    """What `buddy eval` found of these weights, without what is of this machine."""
+    assert model.run is not None
+    told = json.loads((model.run.path / "eval" / model.chapter / "results.json").read_text("utf-8"))
+    told["buddygpt"].pop("facts", None)  # where its rows lay
     return {key: told[key] for key in _RESULTS if key in told}
 
 

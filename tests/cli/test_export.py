@@ -290,3 +290,19 @@ def test_only_a_trimmed_model_has_rows_to_put_back(buddy, model, tmp_path):
 def test_a_target_that_is_nothing(buddy, tmp_path):
     assert "no such run, folder or hub id" in buddy("export", "nowhere").err
     assert "no finished model" in buddy("export").err
+
+
+def test_a_damaged_config_is_one_line_and_nothing_is_written(buddy, model, tmp_path):
+    before = files(tmp_path)
+    (model / "config.json").write_text('{"model_type": "buddygpt", ')
+    outcome = buddy("export")
+    assert outcome.code == 2 and outcome.err.count("buddy: ") == 1 and "cannot be loaded" in outcome.err
+    assert files(tmp_path) == before
+
+
+def test_an_export_that_is_there_is_not_taken_for_another_architecture(buddy, model):
+    assert buddy("export").code == 0
+    assert buddy("export", "--arch", "qwen2").code == 0
+    outcome = buddy("export", "--arch", "qwen3")
+    assert outcome.code == 2 and "qwen2 holds it" in outcome.err
+    assert buddy("export").code == 0

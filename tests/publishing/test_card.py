@@ -17,8 +17,9 @@ from buddygpt.publishing.card import make_card
 from buddygpt.publishing.frontmatter import front_matter_faults, spell_front_matter
 from buddygpt.publishing.recipes import public_recipe
 from buddygpt.publishing.sources import describe, public_name
-from buddygpt.publishing.story import read_story, run_of
+from buddygpt.publishing.story import read_story
 from buddygpt.recipe.data import FilesSource, source_name
+from buddygpt.recipe.runs import run_of
 from tests.publishing.told_runs import SCORE, exported, recipe, write_model, write_run
 
 PLACES = {"huggingface": "ann/sage-chat", "modelscope": "ann/sage"}

@@ -6,9 +6,9 @@ import re
 import pytest
 
 from buddygpt.publishing.sources import describe, file_name, is_hub_id, public_name
-from buddygpt.publishing.story import read_story, run_of
+from buddygpt.publishing.story import read_story
 from buddygpt.recipe.data import CatalogSource, FilesSource, HubSource
-from buddygpt.recipe.runs import Run
+from buddygpt.recipe.runs import Run, run_of
 from tests.publishing.told_runs import FIGURES, MADE_ON, SCORE, recipe, write_model, write_run
 
 

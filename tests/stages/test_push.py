@@ -293,12 +293,13 @@ def test_scores_go_only_where_they_are_of_these_weights_and_without_places(push,
     folder = runs / "mountains" / "eval" / "pretrain"
     folder.mkdir(parents=True)
     ours = {"model": "mountains/pretrain", "weights": hash_weights(runs / "mountains/pretrain/model"), "scores": []}
-    ours["facts"] = {"settings": [], "data": [], "versions": []}
+    ours["facts"] = {"settings": [], "data": [["ceval", "bench/ceval.zip"]], "versions": []}
     results = {"results": {"demo": {"acc,none": 0.5}}, "configs": {"demo": {"path": str(folder)}}, "buddygpt": ours}
     (folder / "results.json").write_text(json.dumps(results))
     push()
     there = json.loads(hub.files["someone/mountains-base"]["eval/results.json"])
     assert there["results"] == results["results"] and "configs" not in there
+    assert there["buddygpt"].keys() == {"model", "weights", "scores"}
     (folder / "results.json").write_text(json.dumps(results | {"buddygpt": ours | {"weights": "0" * 32}}))
     push()
     assert "eval/results.json" not in hub.files["someone/mountains-base"]

@@ -63,7 +63,7 @@ def see_exported(
     fresh = folder.with_name(f".{folder.name}.new")  # takes its name when all is told: a kill leaves nothing half done
     try:
         shutil.rmtree(fresh, ignore_errors=True)
-        found = asdict(export(model, fresh, arch, tokenizer))
+        found = asdict(export(model, fresh, arch=arch, tokenizer=tokenizer))
         del found["folder"]
         record = {"state": state, "files": _hashes(fresh.rglob("*"), fresh), "found": found}
         if folder.exists():

@@ -385,7 +385,7 @@ def test_going_on_is_never_having_stopped(build, tmp_path, lora):
     unbroken.train()
     stopped, _ = build(4, 2, pairs, lora=lora, name="b", stop=2)
     stopped.train()
-    checkpoint = tmp_path / "b" / "checkpoint-2"
+    checkpoint = tmp_path / "b" / "checkpoints" / "checkpoint-2"
     assert not list((tmp_path / "b").rglob("README.md"))
     resumed, _ = build(4, 2, pairs, lora=lora, name="b")
     resumed.train(resume_from_checkpoint=str(checkpoint))

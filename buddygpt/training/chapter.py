@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
 
 from buddygpt.data.prepare import Prepared, find_prepared, prepare
@@ -263,6 +264,8 @@ def watch(
     balance, guard = Balance() if balanced else None, Guard(section.guard)
     kept = {"recipe.yaml": dump_yaml(recipe.as_dict()), ORIGIN: json.dumps(origin, indent=1)}
     shelf = checkpoints.Shelf(folder / "checkpoints", section.keep_checkpoints, section.keep_every, size, kept)
+    if PartialState().is_main_process:
+        shelf.clear()
     keeper = Keeper(folder, shelf, guard, order, pace.batch, tokenizer.decode, emit)
     keeper.load(start)
     metrics, sampled = folder / "metrics.jsonl", folder / "samples.jsonl"

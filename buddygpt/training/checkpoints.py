@@ -49,8 +49,7 @@ class Shelf:
         Raises:
             BrokenOff: the disk has no room.
         """
-        for left in (WRITING, _REPLACED):
-            shutil.rmtree(self.folder / left, ignore_errors=True)
+        self.clear()
         free = free_bytes(self.folder)
         if free < self.size:
             raise BrokenOff(
@@ -82,10 +81,14 @@ class Shelf:
                 f"{checkpoint}: reads back otherwise than it was written ({faults[0]}): the disk cannot be trusted; "
                 "nothing older was removed"
             )
-        for left in (WRITING, _REPLACED):
-            shutil.rmtree(self.folder / left, ignore_errors=True)
+        self.clear()
         self._thin(checkpoint)
         return checkpoint
+
+    def clear(self) -> None:
+        """Remove what a save that was cut short has left."""
+        for left in (WRITING, _REPLACED):
+            shutil.rmtree(self.folder / left, ignore_errors=True)
 
     def _thin(self, newest: Path) -> None:
         """Remove all but the newest whole checkpoints and the lasting ones, and what was cut short before `newest`."""

@@ -83,6 +83,7 @@ class ToyRun:
         self.keeper.load(self.start)
         figures = ChainMap(self.keeper.guard.figures, self.balance.figures)
         meter = Meter("pretrain", folder / "metrics.jsonl", pace, silent, step, figures)
+        again = pace.judges(step) and not any("eval/v/loss" in row and row["step"] == step for row in meter.rows)
         self.stops = {}
         run = self
 
@@ -94,7 +95,7 @@ class ToyRun:
                 return control
 
         samples = Samples([], [], tokenizer, folder / "samples.jsonl", silent, step)
-        self.watch = chapter.Watch(self.balance, samples, self.brake, meter, self.keeper, False)
+        self.watch = chapter.Watch(self.balance, samples, self.brake, meter, self.keeper, again)
         self.trainer = PretrainTrainer(
             self.model, tokenizer, section, self.keeper, [HeldOut("v", held, stop_at, 2 * stop_at)],
             [self.balance, StopAt(), self.brake, meter], pace,
@@ -145,6 +146,9 @@ class ToyRun:
 
     def losses(self):
         return {row["step"]: row["loss"] for row in self.rows() if "loss" in row}
+
+    def rows_of_evaluations(self):
+        return [row for row in self.rows() if "eval/v/loss" in row]
 
     def checkpoints(self):
         return [path.name for path in all_checkpoints(self.folder / "checkpoints")]

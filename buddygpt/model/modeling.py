@@ -5,11 +5,14 @@ Shapes: B batch, T tokens of this call, C channels (hidden_size), D rotary width
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -25,6 +28,7 @@ from buddygpt.model.loss import IGNORE_INDEX, TiedGradient, linear_cross_entropy
 from buddygpt.model.mlp import GateMLP
 from buddygpt.model.moe import MoEGate, MoELayer
 from buddygpt.model.norm import RMSNorm
+from buddygpt.model.recompute import keep_products
 from buddygpt.model.rope import rotary_tables
 from buddygpt.model.visibility import Visibility
 
@@ -113,10 +117,23 @@ class BuddyGPTPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["DecoderLayer"]
     _skip_keys_device_placement = ["past_key_values"]
     _keep_in_fp32_modules_strict = {"mlp.gate.weight", "e_score_correction_bias"}
+    selective = False
+    """Gradient checkpointing, where it is on, keeps what `recompute.PRODUCTS` and attention give."""
 
     def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **kwargs: Any) -> str:
         """transformers' seam: backends are ours to choose, at each call, for its device, type and shape."""
         return check_name(attn_implementation)
+
+    def _set_gradient_checkpointing(
+        self, enable: bool = True, gradient_checkpointing_func: Callable[..., Any] = checkpoint, **kwargs: Any
+    ) -> None:
+        """transformers' seam; no argument of a trainer's, which trackers write down and checkpoints hold."""
+        if self.selective:
+            c: Any = self.config
+            inner = c.intermediate_size if c.mlp_kind == "dense" else c.n_shared_experts * c.moe_intermediate_size
+            contexts = partial(keep_products, inner)
+            gradient_checkpointing_func = partial(gradient_checkpointing_func, context_fn=contexts)
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -96,8 +96,9 @@ class TrainingSection(Section):
         "eager",
     ] = "auto"
     """What computes attention; `auto` takes the fastest that is right for the device, a named one never falls back."""
-    gradient_checkpointing: bool = False
-    """Recompute each layer in the backward pass: less memory, about a third more time."""
+    gradient_checkpointing: bool | Literal["selective"] = False
+    """What of the layers is computed again in the backward pass to save memory: `true` all, a third more time;
+    `selective` keeps what matrix products and attention give and computes the cheap rest again."""
     keep_checkpoints: Positive = 2
     """Newest checkpoints that stay."""
     seed: Annotated[Count, Field(ge=0)] = 0

@@ -76,7 +76,12 @@ class Embedding(nn.Embedding):
 
 
 class DecoderLayer(GradientCheckpointingLayer):
-    """Attention, then feed-forward, each on the normalised stream and added back to it."""
+    """Attention, then feed-forward, each on the normalised stream and added back to it.
+
+    `compiled` computes `run` in training where it is set (`buddygpt.model.compiled`).
+    """
+
+    compiled: Callable[..., tuple[Tensor, Tensor | None, Tensor | None]] | None = None
 
     def __init__(self, config: BuddyGPTConfig, layer_idx: int):
         super().__init__()
@@ -100,6 +105,20 @@ class DecoderLayer(GradientCheckpointingLayer):
 
         A flat tuple: the reentrant kind of gradient checkpointing would cut a nested one off from the gradient.
         """
+        if self.compiled is not None and self.training:
+            return self.compiled(self, x_BTC, cos_BTD, sin_BTD, visible, cache, real_BT)
+        return self.run(x_BTC, cos_BTD, sin_BTD, visible, cache, real_BT)
+
+    def run(
+        self,
+        x_BTC: Tensor,
+        cos_BTD: Tensor,
+        sin_BTD: Tensor,
+        visible: Visibility,
+        cache: Cache | None,
+        real_BT: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """`forward`, uncompiled."""
         x_BTC = x_BTC + self.self_attn(self.input_layernorm(x_BTC), cos_BTD, sin_BTD, visible, cache)
         if isinstance(self.mlp, MoELayer):
             y_BTC, load = self.mlp(self.post_layernorm(x_BTC), real_BT)

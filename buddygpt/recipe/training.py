@@ -99,6 +99,8 @@ class TrainingSection(Section):
     gradient_checkpointing: bool | Literal["selective"] = False
     """What of the layers is computed again in the backward pass to save memory: `true` all, a third more time;
     `selective` keeps what matrix products and attention give and computes the cheap rest again."""
+    compile: bool = False
+    """Layers are compiled for training by torch.compile: less time a step, for a warm-up of a minute or so."""
     keep_checkpoints: Positive = 2
     """Newest checkpoints that stay."""
     seed: Annotated[Count, Field(ge=0)] = 0

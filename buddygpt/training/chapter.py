@@ -26,6 +26,7 @@ from buddygpt.report.tuning import Tuning
 from buddygpt.training import checkpoints
 from buddygpt.training.balance import Balance
 from buddygpt.training.callbacks import Brake, Meter, Samples, Seal
+from buddygpt.training.compiled import warm_up
 from buddygpt.training.facts import Rows, checkpoint_bytes
 from buddygpt.training.pace import Pace
 from buddygpt.training.setup import Device, launched_processes, surroundings
@@ -231,10 +232,12 @@ def train(trainer: Trainer, watch: Watch, folder: Path, start: Path | None, emit
         Steps done, and the figures of the last evaluation.
 
     Raises:
-        BuddyError: the disk is full.
+        BuddyError: the disk is full, or the layers cannot be compiled.
     """
     if start:
         emit(Note(f"going on from {start.name}"))
+    if trainer.section.compile:
+        warm_up(trainer, folder.name, emit)
     with brake_on_signals(watch.brake, emit), disk_full(folder):
         trainer.train(resume_from_checkpoint=str(start) if start else None)
     return trainer.state.global_step, {k: v for k, v in watch.meter.latest.items() if k.startswith("eval/")}

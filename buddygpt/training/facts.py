@@ -125,6 +125,7 @@ def common_rows(work: Work) -> Rows:
         ("precision", section.precision),
         ("optimizer", f"{section.optimizer.kind}, peak rate {section.optimizer.learning_rate:g}"),
         ("schedule", section.schedule.kind),
+        *([("layers", "compiled")] if section.compile else []),
     ]
     if isinstance(section, TuningSection) and section.lora is not None:
         rows.append(("low-rank updates", f"rank {section.lora.rank}"))

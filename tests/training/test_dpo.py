@@ -27,6 +27,7 @@ from buddygpt.training.dpo import DPOTrainer
 from buddygpt.training.lora import lora_config, merged
 from buddygpt.training.pace import Pace
 from buddygpt.training.reference import ScoreFile, pair_key, weights_hash
+from tests.training.kept import keep
 
 SECTION = {
     "data": {"sources": [{"kind": "demo"}]},
@@ -108,8 +109,9 @@ def build(tmp_path):
         pairs = make_pairs(steps * accumulation * section.micro_batch_size) if pairs is None else pairs
         figures = Figures(stop)
         trainer = DPOTrainer(
-            make_model() if model is None else model, make_tokenizer(), section, pairs, held_out or {},
-            tmp_path / name, [figures], Pace(steps, accumulation, steps, section.eval_every, lambda done: done),
+            make_model() if model is None else model, make_tokenizer(), section,
+            keep(tmp_path / name, pairs, len(pairs) // steps), held_out or {}, [figures],
+            Pace(steps, len(pairs) // steps, accumulation, steps, section.eval_every, lambda done: done),
             tmp_path / "scores", silent,
         )  # fmt: skip
         return trainer, figures

@@ -9,15 +9,16 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, set_seed
 
-from buddygpt.data.windows import Mixture, StreamWindows, TokenStream, evaluation_windows
+from buddygpt.data.windows import Mixture, Passing, StreamWindows, TokenStream, evaluation_windows
 from buddygpt.events import silent
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.training import balance as balancing
-from buddygpt.training.callbacks import Brake, Meter, Seal
+from buddygpt.training.callbacks import Brake, Meter
 from buddygpt.training.checkpoints import newest_checkpoint
 from buddygpt.training.pace import pretraining_pace
 from buddygpt.training.trainer import HeldOut, PretrainTrainer
+from tests.training.kept import keep
 
 SECTION = {
     "tokens": 12 * 256,
@@ -53,7 +54,7 @@ def train(tmp_path):
     def run(name, *, stop=None, resume=False, isolate=True, mlp=DENSE, **changes):
         section = PretrainSection.model_validate(SECTION | changes | {"isolate_documents": isolate})
         folder = tmp_path / name
-        start = newest_checkpoint(folder / "checkpoints") if resume else None
+        start = newest_checkpoint(folder / "checkpoints")[0] if resume else None
         stream = TokenStream("s", [Shard(0, 1000)], 0)  # 63 windows of the 192 that the run takes: over three epochs
         source = StreamWindows(stream, section.sequence_length)
         windows = Mixture([source], [1.0], section.tokens // section.sequence_length, 0)
@@ -77,9 +78,12 @@ def train(tmp_path):
                 brake.pulled = state.global_step == stop
                 return control
 
+        files = {"recipe.yaml": "x"}
+        keeper = keep(folder, Passing(windows), pace.batch, guard=section.guard, keep_every=section.keep_every, **files)
+        keeper.load(start)
         trainer = PretrainTrainer(
-            model, tokenizer, section, windows, [HeldOut("v", held, stop_at, 2 * stop_at)], folder / "checkpoints",
-            [balance, StopAt(), brake, Seal({"recipe.yaml": "x"}, 2), meter], pace,
+            model, tokenizer, section, keeper, [HeldOut("v", held, stop_at, 2 * stop_at)],
+            [balance, StopAt(), brake, meter], pace,
         )  # fmt: skip
         trainer.train(resume_from_checkpoint=str(start) if start else None)
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

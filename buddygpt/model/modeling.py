@@ -105,7 +105,7 @@ class DecoderLayer(GradientCheckpointingLayer):
 
         A flat tuple: the reentrant kind of gradient checkpointing would cut a nested one off from the gradient.
         """
-        if self.compiled is not None and self.training:
+        if self.compiled is not None and self.training and torch.is_grad_enabled():
             return self.compiled(self, x_BTC, cos_BTD, sin_BTD, visible, cache, real_BT)
         return self.run(x_BTC, cos_BTD, sin_BTD, visible, cache, real_BT)
 

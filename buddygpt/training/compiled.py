@@ -76,7 +76,8 @@ def warm_up(trainer: Any, where: str, emit: Emit, backend: Any = "inductor") -> 
                 loss = model(**inputs, shift_labels=inputs["input_ids"], use_cache=False).loss
             loss.backward()
     except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InvalidCxxCompiler) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        reason = lines[1] if lines[0].endswith("raised:") and len(lines) > 1 else lines[0]
         raise BuddyError(f"{where}.compile: torch.compile cannot do it here ({reason}); set it to false") from error
     finally:
         model.train(training)

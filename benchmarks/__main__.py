@@ -9,7 +9,10 @@ import platform
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-NAMES = ("startup", "model", "tiny", "data", "vocabulary", "equal_compute", "context", "tuning", "evaluation", "kills")
+NAMES = (
+    *("startup", "model", "tiny", "data", "vocabulary", "equal_compute", "context", "tuning", "evaluation"),
+    *("plan", "kills", "optimizers", "compile"),
+)
 
 
 def main() -> None:

@@ -74,7 +74,7 @@ class WSD(Section):
 
 MAY_CHANGE = frozenset(
     {
-        *("micro_batch_size", "attn_implementation", "gradient_checkpointing"),
+        *("micro_batch_size", "attn_implementation", "gradient_checkpointing", "compile"),
         *("guard", "save_every", "keep_checkpoints", "keep_every"),
         *("eval_every", "eval_tokens", "eval_pairs", "prompts"),
     }
@@ -108,8 +108,11 @@ class TrainingSection(Section):
         "eager",
     ] = "auto"
     """What computes attention; `auto` takes the fastest that is right for the device, a named one never falls back."""
-    gradient_checkpointing: bool = False
-    """Recompute each layer in the backward pass: less memory, about a third more time."""
+    gradient_checkpointing: bool | Literal["selective"] = False
+    """What of the layers is computed again in the backward pass to save memory: `true` all, a third more time;
+    `selective` keeps what matrix products and attention give and computes the cheap rest again."""
+    compile: bool = False
+    """Layers are compiled for training by torch.compile: less time a step, for a warm-up of a minute or so."""
     guard: GuardSection = GuardSection()
     """What happens at a step that would harm the weights."""
     keep_checkpoints: Positive = 2

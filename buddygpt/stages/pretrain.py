@@ -19,6 +19,7 @@ from buddygpt.recipe.geometry import count_parameters
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
 from buddygpt.training import chapter
+from buddygpt.training.compiled import check_compile
 from buddygpt.training.facts import Work, checkpoint_bytes, memory_rows, model_rows, training_rows
 from buddygpt.training.pace import pretraining_pace
 from buddygpt.training.setup import (
@@ -74,6 +75,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     start = chapter.start_from(folder, resume, emit)
     device = find_device()
     check_precision(section, device)
+    check_compile(section, device)
     work = Work.of_pretraining(recipe, device)
     work.attention()
     pace = pretraining_pace(section, device.processes)

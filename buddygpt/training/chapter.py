@@ -33,6 +33,7 @@ from buddygpt.report.tuning import Tuning
 from buddygpt.training import checkpoints
 from buddygpt.training.balance import Balance
 from buddygpt.training.callbacks import Brake, Meter, Samples, rewind
+from buddygpt.training.compiled import warm_up
 from buddygpt.training.facts import Rows
 from buddygpt.training.guard import Guard, Rewind
 from buddygpt.training.keeper import Keeper
@@ -296,10 +297,12 @@ def train(trainer: Trainer, watch: Watch, folder: Path, start: Path | None, emit
         Steps done, and the figures of the last evaluation.
 
     Raises:
-        BuddyError: the disk is full, or the run cannot get past some text.
+        BuddyError: the disk is full, the layers cannot be compiled, or the run cannot get past some text.
     """
     if start:
         emit(Note(f"going on from {start.name}"))
+    if trainer.section.compile:
+        warm_up(trainer, folder.name, emit)
     trainer.args.eval_on_start = watch.judge_again
     with brake_on_signals(watch.brake, emit), safe_writing(folder):
         while True:

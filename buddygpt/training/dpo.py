@@ -65,10 +65,11 @@ class DPOTrainer(Discreet, TrlTrainer, Seams):
         reference = None
         if not cached and section.lora is None:
             reference = copy.deepcopy(model).requires_grad_(False).eval()
+        model.selective = section.gradient_checkpointing == "selective"
         hush_renamed()
         arguments = DPOConfig(
             **trainer_options(section, keeper.shelf.folder, pace),
-            gradient_checkpointing=section.gradient_checkpointing,
+            gradient_checkpointing=bool(section.gradient_checkpointing),
             max_length=None,  # the pairs fit already
             precompute_ref_log_probs=cached,
             disable_dropout=False,  # the model has none; the recipe's `lora.dropout` is meant

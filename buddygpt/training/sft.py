@@ -46,10 +46,11 @@ class SFTTrainer(Discreet, TrlTrainer, Seams):
         pace: Pace,
     ):
         self.section, self.keeper, self.held_out = section, keeper, held_out
+        model.selective = section.gradient_checkpointing == "selective"
         hush_renamed()
         arguments = SFTConfig(
             **trainer_options(section, keeper.shelf.folder, pace),
-            gradient_checkpointing=section.gradient_checkpointing,
+            gradient_checkpointing=bool(section.gradient_checkpointing),
             max_length=None,  # the windows fit already
             dataset_kwargs={"skip_prepare_dataset": True},
         )

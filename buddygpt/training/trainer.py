@@ -29,6 +29,7 @@ from buddygpt.training.keeper import Keeper
 from buddygpt.training.optimizers import build_optimizer
 from buddygpt.training.pace import Pace
 from buddygpt.training.schedules import rate_factor
+from buddygpt.training.seam import hush_renamed
 
 
 @dataclass(frozen=True)
@@ -270,6 +271,8 @@ class PretrainTrainer(Seams):
         )
         self.remove_callback(PrinterCallback)  # the stage's events are what is told
         if section.gradient_checkpointing:
+            hush_renamed()
+            model.selective = section.gradient_checkpointing == "selective"
             model.gradient_checkpointing_enable()
 
     def _collate(self, windows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:

@@ -24,6 +24,7 @@ from buddygpt.recipe.schema import Chapter, Recipe
 from buddygpt.recipe.tuning import TuningSection
 from buddygpt.training import chapter
 from buddygpt.training.base import Base, find_base, settle_ends
+from buddygpt.training.compiled import check_compile
 from buddygpt.training.facts import Rows, Work, checkpoint_bytes, memory_rows, model_rows
 from buddygpt.training.lora import count_updates, merged
 from buddygpt.training.reference import weights_hash
@@ -135,6 +136,7 @@ def begin(
     start = chapter.start_from(run.chapter(name), resume, emit)
     device = find_device()
     check_precision(section, device, name)
+    check_compile(section, device, name)
     base = find_base(section, run, name)
     prepared = chapter.prepare_data(recipe, cache, emit, name, base.tokenizer)
     tell_intake(prepared, emit)

@@ -18,6 +18,7 @@ from trl.trainer import dpo_trainer
 
 from buddygpt.events import silent
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
+from buddygpt.model.modeling import DecoderLayer
 from buddygpt.recipe.base import FieldError
 from buddygpt.recipe.dpo import SMOOTHED, DPOSection, LossType
 from buddygpt.recipe.lora import LoraSection
@@ -404,14 +405,17 @@ def test_how_a_batch_is_split_changes_nothing(build):
 
 
 def test_gradient_checkpointing_changes_nothing(build):
-    losses = []
-    for lora in (None, LoraSection(rank=4)):
-        for checkpointing in (False, True):
+    for lora in (None, LoraSection(rank=4, dropout=0.3)):
+        losses = []
+        for checkpointing in (False, True, "selective"):
             trainer, figures = build(3, gradient_checkpointing=checkpointing, lora=lora)
             trainer.train()
-            assert any(getattr(m, "gradient_checkpointing", False) for m in trainer.model.modules()) == checkpointing
+            layers = [m for m in trainer.model.modules() if isinstance(m, DecoderLayer)]
+            assert all(m.gradient_checkpointing == bool(checkpointing) for m in layers)
+            contexts = "context_fn" in layers[0]._gradient_checkpointing_func.keywords if checkpointing else False
+            assert contexts == (checkpointing == "selective")
             losses.append([row["loss"] for row in rows_of(figures)])
-    assert losses[0] == pytest.approx(losses[1], abs=1e-6) and losses[2] == pytest.approx(losses[3], abs=1e-6)
+        assert losses[0] == losses[1] == losses[2]
 
 
 @pytest.mark.parametrize("lora", [None, LoraSection(rank=4)])

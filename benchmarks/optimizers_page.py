@@ -63,12 +63,13 @@ def _what(found: Mapping[str, Any]) -> str:
     return (
         f"{found['parameters'] / 1e6:.1f} M parameters ({geometry['num_hidden_layers']} layers of width "
         f"{geometry['hidden_size']}, {geometry['vocab_size']:,} entries trained on the text), windows of "
-        f"{bench['sequence_length']}, {bench['batch']:,} tokens a step, {bench['precision']}; {found['tokens']:,} tokens "
-        f"a run, {found['tokens'] / trained:.2f} of an epoch of {', '.join(facts['sources'])}. {len(found['trials'])} "
-        f"runs in {found['minutes']:.1f} minutes. Held out: documents of the same sources, and {NEW}.\n\n"
+        f"{bench['sequence_length']}, {bench['batch']:,} tokens a step, {bench['precision']}; {found['tokens']:,} "
+        f"tokens a run, {found['tokens'] / trained:.2f} of an epoch of {', '.join(facts['sources'])}. "
+        f"{len(found['trials'])} runs in {found['minutes']:.1f} minutes. Held out: documents of the same sources, "
+        f"and {NEW}.\n\n"
         "Weight decay 0.1, gradients cut at norm 1, AdamW's betas 0.9 and 0.95, Muon's momentum 0.95; warm-up 5 % of "
-        "the steps, then cosine to a tenth, linear to 0, or WSD with 30 % linear decay to 0. Muon's updates are scaled to "
-        "the size of AdamW's (`match_rms_adamw`); its AdamW part (embedding, norms, biases) has the same rate."
+        "the steps, then cosine to a tenth, linear to 0, or WSD with 30 % linear decay to 0. Muon's updates are scaled "
+        "to the size of AdamW's (`match_rms_adamw`); its AdamW part (embedding, norms, biases) has the same rate."
     )
 
 

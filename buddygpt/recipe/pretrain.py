@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import model_validator
+from typing import Annotated
 
-from buddygpt.recipe.base import FieldError, spell
+from pydantic import Field, model_validator
+
+from buddygpt.recipe.base import FieldError, Number, spell
 from buddygpt.recipe.training import Positive, TrainingSection
 
 
@@ -19,6 +21,9 @@ class PretrainSection(TrainingSection):
     """Tokens in one window."""
     micro_batch_size: Positive
     """Windows that one device passes forward and backward at once; the rest is gradient accumulation."""
+    z_loss: Annotated[Number, Field(ge=0)] = 0.0
+    """Coefficient of log^2 Z, Z the softmax normaliser, added to what is minimised (PaLM, arXiv 2204.02311, section 5,
+    had 1e-4); reported losses stay the cross entropy."""
     isolate_documents: bool = True
     """Documents that share a window do not see one another."""
     save_every: Positive

@@ -144,6 +144,12 @@ class PretrainTrainer(Seams):
         if section.gradient_checkpointing:
             model.gradient_checkpointing_enable()
 
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The model's own loss, in training with z-loss; evaluation does not come this way."""
+        if self.section.z_loss:
+            inputs = {**inputs, "z_loss": self.section.z_loss}
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
     def _collate(self, windows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         batch = collate(windows)
         if not self.section.isolate_documents:

@@ -33,6 +33,10 @@ class PretrainSection(TrainingSection):
     eval_tokens: Positive = 1_000_000
     """Most held-out tokens of each source in one evaluation; always the same ones."""
 
+    start_from: str | None = None
+    """A run, or the folder of one of its checkpoints (the newest where none is named): this run begins with its
+    weights, optimizer, step and place in the text, and trains on to its own `tokens` by its own `schedule`."""
+
     prompts: list[str] = []
     """Beginnings that the model completes at each evaluation; the demo corpus brings its own."""
 

@@ -135,7 +135,7 @@ class Run:
         theirs = load_recipe(file)
         if not sections or theirs.digest(*sections) == recipe.digest(*sections):
             return
-        differing = list(_differences(theirs.as_dict(*sections), recipe.as_dict(*sections)))
+        differing = list(differences(theirs.as_dict(*sections), recipe.as_dict(*sections)))
         shown = ", ".join(f"{key} ({old} there, {new} here)" for key, old, new in differing[:3])
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise BuddyError(
@@ -144,10 +144,11 @@ class Run:
         )
 
 
-def _differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two recipes as plain data differ: the dotted key, and both values in short."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in dict.fromkeys((*a, *b)):
-            yield from _differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)
+            yield from differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)
     elif a != b:
         yield path, _brief(a), _brief(b)
 

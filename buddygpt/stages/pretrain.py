@@ -19,6 +19,7 @@ from buddygpt.recipe.geometry import count_parameters
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
 from buddygpt.training import chapter
+from buddygpt.training.branch import branch_point, origin_of, take_history
 from buddygpt.training.facts import Work, memory_rows, model_rows, training_rows
 from buddygpt.training.pace import pretraining_pace
 from buddygpt.training.setup import (
@@ -72,6 +73,9 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     if (done := chapter.finished(folder, emit)) is not None:
         return PretrainResult(True, done["step"], folder / "model", done["metrics"], done["baseline"])
     start = chapter.start_from(folder, resume)
+    branches = start is None and section.start_from is not None
+    if branches:
+        start = branch_point(recipe, run, emit)
     device = find_device()
     check_precision(section, device)
     work = Work.of_pretraining(recipe, device)
@@ -79,13 +83,17 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     pace = pretraining_pace(section, device.processes)
     chapter.check_space(count_parameters(recipe.model).total, section.keep_checkpoints, folder, "pretrain")
     prepared = chapter.prepare_data(recipe, cache, emit)
-    origin = {"prepared": prepared.path.name, "versions": versions()}
+    origin: dict[str, Any] = {"prepared": prepared.path.name, "versions": versions()}
     if start:
         chapter.check_origin(start, origin)
+    if start and section.start_from:
+        origin["start_from"] = origin_of(start, folder)
     tokenizer = prepared.tokenizer()
     training, held_out, ends = _texts(recipe, prepared, tokenizer)
     run.claim(recipe, *SECTIONS)
     run.link_data(prepared.path)
+    if start and branches:
+        take_history(start, folder)
 
     windows = Mixture(
         [StreamWindows(stream, section.sequence_length) for stream in training],
@@ -98,7 +106,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     baseline = ngram_baseline(training, ends, tokenizer, prepared.path / "baseline.json")
     facts = {
         "model": model_rows(recipe.model),
-        "training": training_rows(work, pace.accumulation),
+        "training": training_rows(work, pace.accumulation) + _branch_rows(origin),
         "memory": memory_rows(work),
         "data": [(name, f"{epochs:.2f} epochs") for name, epochs in windows.epochs().items()]
         + [("shards", prepared.path.name)],
@@ -129,8 +137,8 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
                 chapter.save(model, tokenizer, folder / "model")
             chapter.page(run, "pretrain", facts, watch.meter.rows, done, baselines=baseline)
             if done:
-                digest = recipe.digest(*SECTIONS)
-                chapter.record(folder, device, origin, step=step, metrics=metrics, baseline=baseline, recipe=digest)
+                known = {"recipe": recipe.digest(*SECTIONS)} | {k: v for k, v in origin.items() if k == "start_from"}
+                chapter.record(folder, device, origin, step=step, metrics=metrics, baseline=baseline, **known)
         _tell_end(folder, metrics, baseline, watch.samples.latest, done, emit)
     return PretrainResult(done, step, folder / "model", metrics, baseline)
 
@@ -166,6 +174,12 @@ def _texts(
             held_out.append(HeldOut(name, windows, stop, len(text)))
             ends.append((stream, stop))
     return training, held_out, ends
+
+
+def _branch_rows(origin: dict[str, Any]) -> list[tuple[str, str]]:
+    """Where a branch began."""
+    began = origin.get("start_from")
+    return [("starts from", f"{began['checkpoint']}, step {began['step']:,}")] if began else []
 
 
 def _prompts(recipe: Recipe) -> list[str]:

@@ -62,6 +62,17 @@ class Seams(Trainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        # The loaded groups hold the rate of the step to come by the schedule that they were saved under; a run that
+        # starts from another's checkpoint has its own. On going on it is the same number.
+        super()._load_optimizer_and_scheduler(checkpoint)
+        schedule = self.lr_scheduler
+        if checkpoint is not None and isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):
+            rates = zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
+            for group, peak, factor in rates:
+                group["lr"] = peak * factor(schedule.last_epoch)
+            schedule._last_lr = [group["lr"] for group in schedule.optimizer.param_groups]  # what is logged
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Tell the callbacks; the history is metrics.jsonl, not a list that grows in every checkpoint."""
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)

@@ -47,7 +47,7 @@ SETTINGS = (
     Setting("Muon + WSD + QK-norm", "muon", WSD, qk_norm=True),
 )
 BASELINE, CANDIDATE = SETTINGS[0].name, SETTINGS[-1].name
-RATES = (1e-3, 2e-3, 4e-3, 8e-3)
+RATES = (1.5e-3, 3e-3, 6e-3, 1.2e-2)
 CHOOSING, REPORTING = 100, (0, 1, 2)
 """Seeds: the one on which rates are chosen, those that report."""
 BUDGETS = (0.4, 0.5, 0.6, 0.7, 0.8)
@@ -114,7 +114,7 @@ def _run_all(bench: Bench, tokens: int, rates: Sequence[float], workers: int | N
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     workers = workers or (10 if gpu else 1)
     found: dict[str, Any] = {
-        "machine": machine() + (f" {gpu}, {workers} runs at once." if gpu else f" {workers} runs at once."),
+        "machine": machine() + (f" {gpu}, up to {workers} runs at once." if gpu else f" Up to {workers} runs at once."),
         "bench": asdict(bench) | {"data": bench.data.name},
         "facts": json.loads((bench.data / "facts.json").read_text("utf-8")),
         "parameters": _parameters(bench), "tokens": tokens, "rates": list(rates), "trials": [],
@@ -135,7 +135,9 @@ def _run_all(bench: Bench, tokens: int, rates: Sequence[float], workers: int | N
                     _tell(done[-1], len(found["trials"]), found["minutes"])
             return done
 
-        finish([Trial("time", s, rates[0], CHOOSING, tokens) for s in SETTINGS], at_once=False)
+        timed = finish([Trial("time", s, rates[0], CHOOSING, tokens) for s in SETTINGS], at_once=False)
+        if broken := next((t for t in timed if t["error"]), None):
+            raise SystemExit(f"{broken['setting']}: {broken['error']}")
         tried = finish([Trial("rate", s, rate, CHOOSING, tokens) for s in SETTINGS for rate in rates])
         best = {s.name: best_rate(tried, s.name) for s in SETTINGS}
         last = [Trial("seed", s, best[s.name], seed, tokens) for s in SETTINGS for seed in REPORTING]
@@ -149,8 +151,8 @@ def _run_all(bench: Bench, tokens: int, rates: Sequence[float], workers: int | N
 
 
 def final_bits(trial: dict[str, Any], text: str) -> float:
-    """Bits per character of a held-out text at the end of a run; infinite where it diverged."""
-    bits = trial["evaluations"][-1][text] if trial["evaluations"] else float("inf")
+    """Bits per character of a held-out text at the end of a run; infinite where it diverged or broke off."""
+    bits = trial["evaluations"][-1][text] if trial["evaluations"] and not trial["error"] else float("inf")
     return bits if bits == bits else float("inf")
 
 
@@ -161,9 +163,11 @@ def best_rate(trials: Sequence[dict[str, Any]], name: str) -> float:
 
 
 def _tell(trial: dict[str, Any], count: int, minutes: float) -> None:
-    bits = "" if not trial["evaluations"] else f" {final_bits(trial, SAME):.4f} bits per character"
+    ended = trial["error"] or (f"{final_bits(trial, SAME):.4f} bits per character" if trial["evaluations"] else "timed")
     told = f"{trial['purpose']} {trial['setting']} rate {trial['rate']:g} seed {trial['seed']} tokens {trial['tokens']}"
-    print(f"{minutes:5.1f} min, {count:3}: {told}{bits}, {1000 * trial['seconds_per_step']:.0f} ms a step", flush=True)
+    print(
+        f"{minutes:5.1f} min, {count:3}: {told}: {ended}, {1000 * trial['seconds_per_step']:.0f} ms a step", flush=True
+    )
 
 
 def _parameters(bench: Bench) -> int:

@@ -146,7 +146,7 @@ def _budgets(trials: Runs, text: str) -> Figure:
     spread = np.array([stdev(by_tokens[int(tokens)]) if len(by_tokens[int(tokens)]) > 1 else 0.0 for tokens in x])
     goal = mean(final_bits(t, text) for t in seed_runs(trials, BASELINE))
     curves = [Curve(Series(x, y), 0, spread=spread), level(goal, float(x.max()), 1)]
-    keys = [Key(f"{CANDIDATE}, by budget", 1, "solid"), Key(f"{BASELINE}, all tokens {goal:.3f}", 2, "dashed")]
+    keys = [Key(CANDIDATE, 1, "solid"), Key(f"{BASELINE}, all tokens {goal:.3f}", 2, "dashed")]
     drawing = draw(f"reach-{text}", f"bits per character of {text}, by budget", curves, WIDE, Scale())
     return Figure("", f"bits per character of {text} at the end of a budget", ("", ""), drawing, drawing, keys)
 

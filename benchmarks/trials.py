@@ -163,15 +163,20 @@ def run_trial(bench: Bench, trial: Trial) -> dict[str, Any]:
             model, PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>"), section, windows,
             held_out, Path(folder), [Recorder()], pretraining_pace(section, 1),
         )  # fmt: skip
-        trainer.train()
+        error = None
+        try:
+            trainer.train()
+        except Exception as fault:  # one that diverges and is stopped must not end the others
+            error = f"{type(fault).__name__}: {fault}"
     return {
         **asdict(trial),
         "setting": trial.setting.name,
+        "error": error,
         "steps": len(losses),
         "losses": [round(loss, 4) if math.isfinite(loss) else None for loss in losses],
         "evaluations": evaluations,
         "seconds": sum(seconds),
-        "seconds_per_step": float(np.median(seconds[WARM:] or seconds)),
+        "seconds_per_step": float(np.median(seconds[WARM:] or seconds or [0.0])),
     }
 
 

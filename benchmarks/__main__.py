@@ -19,9 +19,18 @@ def main() -> None:
     """Run one benchmark and keep its table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=NAMES)
-    name = parser.parse_args().name
-    text = importlib.import_module(f"benchmarks.{name}").run()
-    head = f"# {name}, {datetime.date.today()}\n\n{machine()}\n\n"
+    known, rest = parser.parse_known_args()
+    name, module = known.name, importlib.import_module(f"benchmarks.{known.name}")
+    if hasattr(module, "options"):
+        found = module.run(**vars(module.options().parse_args(rest)))
+        if found is None:
+            return
+        text, where = found
+    else:
+        if rest:
+            parser.error(f"{name} takes nothing more: {' '.join(rest)}")
+        text, where = module.run(), machine()
+    head = f"# {name}, {datetime.date.today()}\n\n{where}\n\n"
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{datetime.date.today()}-{name}.md"
     path.write_text(head + text + "\n", "utf-8")

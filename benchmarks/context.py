@@ -43,7 +43,7 @@ class Phase:
         lengths: tokens of a window; steps take them in turn.
         steps: optimizer steps.
         batch: tokens of a step.
-        rate: peak rate of Muon; AdamW's is 0.4 of it.
+        rate: peak rate of Muon, and of AdamW for the rest.
     """
 
     lengths: tuple[int, ...]
@@ -68,9 +68,9 @@ class Work:
 
     characters: int = 2_000_000
     vocabulary: int = 1024
-    lists: Phase = Phase((64,), 300, 2048, 0.02)
-    pretrain: Phase = Phase((OLD,), 700, 4096, 0.02)
-    tune: Phase = Phase((NEW, OLD), 300, 4096, 0.01)
+    lists: Phase = Phase((64,), 300, 2048, 0.008)
+    pretrain: Phase = Phase((OLD,), 700, 4096, 0.008)
+    tune: Phase = Phase((NEW, OLD), 300, 4096, 0.004)
     passages: int = 64
     lengths: tuple[int, ...] = (128, 256, 512, 768, 1024)
     depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -119,7 +119,7 @@ def build(text: Passwords) -> BuddyGPTForCausalLM:
 
 def train(model: Any, phase: Phase, windows: Callable[[int], Iterator[Sequence[int]]]) -> None:
     """Muon and AdamW over windows of length + 1 ids; warm-up, stable, decay."""
-    section = Muon(kind="muon", learning_rate=phase.rate, adamw_learning_rate=0.4 * phase.rate)
+    section = Muon(kind="muon", learning_rate=phase.rate)
     schedule = WSD(kind="wsd", warmup=0.05, decay=0.3)
     optimizer = build_optimizer(model, section)
     plan = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(schedule, step, phase.steps))

@@ -47,6 +47,7 @@ def linear_cross_entropy(
     targets: Tensor,
     num_items: Tensor | float | None = None,
     tied: TiedGradient | None = None,
+    z_loss: float = 0.0,
 ) -> Tensor:
     """Mean cross entropy in nats of `softmax(hidden @ weight^T)` against `targets`, as an fp32 scalar.
 
@@ -60,9 +61,12 @@ def linear_cross_entropy(
         num_items: what the sum is divided by: the number of targets over all micro-batches and devices of the
             optimizer step. The number of targets here where left out (0 targets give a loss of 0).
         tied: where the head's gradient is left, if `hidden` comes from a `tied_embedding` of the same matrix.
+        z_loss: c of PaLM's c log^2 Z (arXiv 2204.02311, section 5), a mean over the targets too, which keeps the
+            softmax normaliser Z near 1. It acts on the gradients alone: the value stays the cross entropy, so that
+            runs with and without it can be compared.
     """
     hidden_ND, targets_N, _ = _judged(hidden, targets)
-    total = _LinearCrossEntropy.apply(hidden_ND, weight_VD, targets_N, tied)
+    total = _LinearCrossEntropy.apply(hidden_ND, weight_VD, targets_N, tied, z_loss)
     return total / (max(targets_N.numel(), 1) if num_items is None else num_items)
 
 
@@ -194,14 +198,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Sum over rows; both gradients are made in the forward pass, in fp32 for the weight."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, tied: TiedGradient | None) -> Tensor:
+    def forward(
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, tied: TiedGradient | None, z_loss: float
+    ) -> Tensor:
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
         with torch.autocast(hidden_ND.device.type, enabled=False):
             head = _Head(hidden_ND, weight_VD, needs_hidden, needs_weight)
             for part, logits in _chunks(hidden_ND, head.head_VD):
                 total -= _target_logits(hidden_ND[part], head.head_VD, targets_N[part]).sum()
-                total += _softmax_step(logits, targets_N[part], needs_hidden or needs_weight)
+                total += _softmax_step(logits, targets_N[part], needs_hidden or needs_weight, z_loss)
                 if needs_hidden or needs_weight:
                     head.add(part, logits)
         ctx.grads, ctx.weight_dtype, ctx.tied = (head.grad_hidden, head.grad_weight), weight_VD.dtype, tied
@@ -221,7 +227,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             grad_weight = grad_weight.mul_(scale).to(ctx.weight_dtype)
         if ctx.tied is not None:
             ctx.tied.grad, grad_weight = grad_weight, None
-        return grad_hidden, grad_weight, None, None
+        return grad_hidden, grad_weight, None, None, None
 
 
 class _TiedEmbedding(torch.autograd.Function):
@@ -305,14 +311,21 @@ def _target_logits(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor) -> Ten
     return (hidden_ND.float() * head_VD[targets_N].float()).sum(-1)
 
 
-def _softmax_step(logits: Tensor, targets: Tensor, gradient: bool) -> Tensor:
-    """Sum of the rows' normalisers; leaves softmax minus one-hot in `logits` where `gradient` is asked for."""
+def _softmax_step(logits: Tensor, targets: Tensor, gradient: bool, z_loss: float) -> Tensor:
+    """Sum of the rows' normalisers; leaves softmax minus one-hot in `logits` where `gradient` is asked for.
+
+    The gradient of c log^2 Z is 2 c log Z times the softmax.
+    """
     total = torch.zeros((), dtype=torch.float32, device=logits.device)
     for block in _blocks(logits):
         wanted = targets[block, None]
         log_probs = F.log_softmax(logits[block], dim=-1, dtype=torch.float32)
-        total += (logits[block].gather(1, wanted) - log_probs.gather(1, wanted)).sum()
+        normalisers_N1 = logits[block].gather(1, wanted) - log_probs.gather(1, wanted)
+        total += normalisers_N1.sum()
         if gradient:
-            log_probs.exp_().scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=torch.float32))
+            log_probs.exp_()
+            if z_loss:
+                log_probs.mul_(1 + 2 * z_loss * normalisers_N1)
+            log_probs.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=torch.float32))
             logits[block] = log_probs
     return total

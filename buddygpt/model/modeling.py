@@ -315,6 +315,7 @@ class BuddyGPTForCausalLM(BuddyGPTPreTrainedModel, GenerationMixin):
         num_items_in_batch: Tensor | int | None = None,
         past_key_values: Cache | None = None,
         fused_lm_head: bool = False,
+        z_loss: float = 0.0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast | ScoredOutput:
         """Run the decoder and the head; `BuddyGPTModel.forward` has the other arguments.
@@ -326,6 +327,7 @@ class BuddyGPTForCausalLM(BuddyGPTPreTrainedModel, GenerationMixin):
             shift_labels: (B, T), position t is judged by label t; in place of `labels`.
             num_items_in_batch: divisor of the loss, see `linear_cross_entropy`.
             fused_lm_head: score each label in place of the loss alone; this is how trl's trainers call a model.
+            z_loss: see `linear_cross_entropy`; not with `fused_lm_head`.
 
         In training, `router_aux_loss_coef` times the mean of the rows' balance losses is part of the loss, each row
         weighted by its judged tokens.
@@ -356,7 +358,8 @@ class BuddyGPTForCausalLM(BuddyGPTPreTrainedModel, GenerationMixin):
                 scores = linear_scores(x_BTC, self.lm_head.weight, shift_labels, tied)
                 loss = -scores.log_probs.sum() / items
             else:
-                loss = linear_cross_entropy(x_BTC, self.lm_head.weight, shift_labels, num_items_in_batch, tied)
+                weight = self.lm_head.weight
+                loss = linear_cross_entropy(x_BTC, weight, shift_labels, num_items_in_batch, tied, z_loss)
             if outputs.balance_B is not None:
                 # Weighted as the rows' tokens are in the cross entropy, so that how a batch is split changes nothing.
                 judged_B = judged_BT.sum(-1)

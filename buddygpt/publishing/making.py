@@ -10,7 +10,7 @@ from buddygpt.publishing.story import Stage
 from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.dpo import DPOSection
 from buddygpt.recipe.pretrain import PretrainSection
-from buddygpt.recipe.training import WSD, Cosine, Muon, TrainingSection
+from buddygpt.recipe.training import WSD, Muon, TrainingSection
 from buddygpt.recipe.tuning import TuningSection
 from buddygpt.report.figures import BITS, sources
 from buddygpt.report.words import CHINESE, NOTHING, spell_duration, spell_number
@@ -77,7 +77,7 @@ def _optimizer(section: TrainingSection) -> Words:
     optimizer = section.optimizer
     rate = _spell_rate(optimizer.learning_rate)
     if isinstance(optimizer, Muon):
-        other = _spell_rate(optimizer.adamw_learning_rate)
+        other = _spell_rate(optimizer.adamw_learning_rate or optimizer.learning_rate)
         return (
             f"Muon，学习率 {rate}；其余参数 AdamW，{other}",
             f"Muon, learning rate {rate}; AdamW, {other}, for the rest",
@@ -90,8 +90,8 @@ def _spell_rate(rate: float) -> str:
 
 
 def _schedule(section: TrainingSection) -> Words:
-    schedule: Cosine | WSD = section.schedule
-    kind = ("WSD", "WSD") if isinstance(schedule, WSD) else ("余弦", "cosine")
+    schedule = section.schedule
+    kind = {"cosine": ("余弦", "cosine"), "linear": ("线性", "linear"), "wsd": ("WSD", "WSD")}[schedule.kind]
     chinese, english = f"{kind[0]}，预热 {schedule.warmup:.0%}", f"{kind[1]}, warm-up {schedule.warmup:.0%}"
     if isinstance(schedule, WSD):
         chinese, english = f"{chinese}，衰减 {schedule.decay:.0%}", f"{english}, decay {schedule.decay:.0%}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import model_validator
+from typing import Annotated
 
-from buddygpt.recipe.base import FieldError, spell
+from pydantic import Field, model_validator
+
+from buddygpt.recipe.base import FieldError, Number, spell
 from buddygpt.recipe.training import Positive, TrainingSection
 
 
@@ -19,6 +21,9 @@ class PretrainSection(TrainingSection):
     """Tokens in one window."""
     micro_batch_size: Positive
     """Windows that one device passes forward and backward at once; the rest is gradient accumulation."""
+    z_loss: Annotated[Number, Field(ge=0)] = 0.0
+    """Coefficient of log^2 Z, Z the softmax normaliser, added to what is minimised (PaLM, arXiv 2204.02311, section 5,
+    had 1e-4); reported losses stay the cross entropy."""
     isolate_documents: bool = True
     """Documents that share a window do not see one another."""
     save_every: Positive
@@ -27,6 +32,10 @@ class PretrainSection(TrainingSection):
     """Optimizer steps between evaluations on the held-out text."""
     eval_tokens: Positive = 1_000_000
     """Most held-out tokens of each source in one evaluation; always the same ones."""
+
+    start_from: str | None = None
+    """A run, or the folder of one of its checkpoints (the newest where none is named): this run begins with its
+    weights, optimizer, step and place in the text, and trains on to its own `tokens` by its own `schedule`."""
 
     prompts: list[str] = []
     """Beginnings that the model completes at each evaluation; the demo corpus brings its own."""

@@ -30,7 +30,10 @@ class AdamW(Section):
 
 
 class Muon(Section):
-    """Muon (torch.optim.Muon; arXiv 2502.16982, section 2) for hidden matrices, AdamW for everything else."""
+    """Muon for hidden matrices, AdamW for everything else (torch.optim.Muon; arXiv 2502.16982, section 2.2).
+
+    An update is scaled by 0.2 sqrt(max(rows, columns)), which makes it as large as AdamW's: one rate serves both.
+    """
 
     kind: Literal["muon"]
     """Muon for hidden matrices, AdamW for embedding, head, norms and biases."""
@@ -40,8 +43,8 @@ class Muon(Section):
     """Nesterov momentum."""
     weight_decay: Annotated[Number, Field(ge=0)] = 0.1
     """Decoupled weight decay of hidden matrices."""
-    adamw_learning_rate: Rate
-    """Peak learning rate of everything else."""
+    adamw_learning_rate: Rate | None = None
+    """Peak learning rate of everything else; `learning_rate` where left out."""
     betas: Annotated[list[Annotated[Number, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [0.9, 0.95]
     """AdamW's decay rates."""
     eps: Rate = 1e-8
@@ -56,6 +59,17 @@ class Cosine(Section):
     warmup: Fraction = 0.02
     """Share of the steps that warm up."""
     min_ratio: Fraction = 0.1
+    """Last rate as a share of the peak."""
+
+
+class Linear(Section):
+    """Linear warm-up, then linearly down to `min_ratio` of the peak (arXiv 2310.07831, section 4)."""
+
+    kind: Literal["linear"]
+    """Linear."""
+    warmup: Fraction = 0.02
+    """Share of the steps that warm up."""
+    min_ratio: Fraction = 0.0
     """Last rate as a share of the peak."""
 
 
@@ -91,7 +105,7 @@ class TrainingSection(Section):
 
     optimizer: Annotated[AdamW | Muon, Field(discriminator="kind")]
     """How weights move."""
-    schedule: Annotated[Cosine | WSD, Field(discriminator="kind")]
+    schedule: Annotated[Cosine | Linear | WSD, Field(discriminator="kind")]
     """How the learning rate moves."""
     max_grad_norm: Annotated[Number, Field(gt=0)] = 1.0
     """Gradients are scaled down to this global norm."""
@@ -124,8 +138,14 @@ class TrainingSection(Section):
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> TrainingSection:
-        if isinstance(self.schedule, WSD) and self.schedule.warmup + self.schedule.decay > 1:
-            raise FieldError("schedule.decay", "warmup and decay together are more than the whole run")
+        schedule = self.schedule
+        if isinstance(schedule, WSD):
+            if schedule.warmup + schedule.decay > 1:
+                raise FieldError("schedule.decay", "warmup and decay together are more than the whole run")
+        elif schedule.warmup == 1:
+            raise FieldError(
+                "schedule.warmup", f"1 is the whole run: nothing is left for {schedule.kind} to go down in"
+            )
         return self
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from buddygpt.recipe.geometry import count_parameters
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
 from buddygpt.training import chapter
+from buddygpt.training.branch import branch_point, origin_of, take_history
 from buddygpt.training.compiled import check_compile
 from buddygpt.training.facts import Work, checkpoint_bytes, memory_rows, model_rows, training_rows
 from buddygpt.training.pace import pretraining_pace
@@ -73,6 +74,9 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     if (done := chapter.finished(folder, emit)) is not None:
         return PretrainResult(True, done["step"], folder / "model", done["metrics"], done["baseline"])
     start = chapter.start_from(folder, resume, emit)
+    branches = start is None and section.start_from is not None
+    if branches:
+        start = branch_point(recipe, run, emit)
     device = find_device()
     check_precision(section, device)
     check_compile(section, device)
@@ -83,15 +87,19 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     size = checkpoint_bytes(parameters)
     chapter.check_space(section, parameters, size, pace.steps, folder, "pretrain")
     prepared = chapter.prepare_data(recipe, cache, emit)
-    origin = {"prepared": prepared.path.name, "versions": versions()}
+    origin: dict[str, Any] = {"prepared": prepared.path.name, "versions": versions()}
     if start:
         chapter.check_origin(start, recipe, origin)
         for change in changed:
             emit(Note(change))
+    if start and section.start_from:
+        origin["start_from"] = origin_of(start, folder)
     tokenizer = prepared.tokenizer()
     training, held_out, ends = _texts(recipe, prepared, tokenizer)
     run.claim(recipe, *SECTIONS)
     run.link_data(prepared.path)
+    if start and branches:
+        take_history(start, folder)
 
     windows = Mixture(
         [StreamWindows(stream, section.sequence_length) for stream in training],
@@ -104,7 +112,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     baseline = ngram_baseline(training, ends, tokenizer, prepared.path / "baseline.json")
     facts = {
         "model": model_rows(recipe.model),
-        "training": training_rows(work, pace.accumulation),
+        "training": training_rows(work, pace.accumulation) + _branch_rows(origin),
         "memory": memory_rows(work),
         "data": [(name, f"{epochs:.2f} epochs") for name, epochs in windows.epochs().items()]
         + [("shards", prepared.path.name)],
@@ -135,8 +143,8 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
                 chapter.save(model, tokenizer, folder / "model")
             chapter.page(run, "pretrain", facts, watch.meter.rows, done, baselines=baseline)
             if done:
-                digest = recipe.digest(*SECTIONS)
-                chapter.record(folder, device, origin, step=step, metrics=metrics, baseline=baseline, recipe=digest)
+                known = {"recipe": recipe.digest(*SECTIONS)} | {k: v for k, v in origin.items() if k == "start_from"}
+                chapter.record(folder, device, origin, step=step, metrics=metrics, baseline=baseline, **known)
         _tell_end(folder, metrics, baseline, watch.samples.latest, done, emit)
     return PretrainResult(done, step, folder / "model", metrics, baseline)
 
@@ -172,6 +180,12 @@ def _texts(
             held_out.append(HeldOut(name, windows, stop, len(text)))
             ends.append((stream, stop))
     return training, held_out, ends
+
+
+def _branch_rows(origin: dict[str, Any]) -> list[tuple[str, str]]:
+    """Where a branch began."""
+    began = origin.get("start_from")
+    return [("starts from", f"{began['checkpoint']}, step {began['step']:,}")] if began else []
 
 
 def _prompts(recipe: Recipe) -> list[str]:

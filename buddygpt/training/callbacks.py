@@ -214,6 +214,12 @@ class Brake(TrainerCallback):
     def __init__(self) -> None:
         self.pulled = False
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take the paces of saving and evaluating from the recipe: a loaded state has those of its own run."""
+        state.compute_steps(args, state.max_steps)
+
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:

@@ -25,12 +25,13 @@ def build_optimizer(model: nn.Module, section: AdamW | Muon) -> torch.optim.Opti
         ]
         return _adamw([g for g in groups if g["params"]], lr=section.learning_rate, betas=betas, eps=section.eps)
     muon = torch.optim.Muon(
-        hidden, lr=section.learning_rate, momentum=section.momentum, weight_decay=section.weight_decay, nesterov=True
-    )
+        hidden, lr=section.learning_rate, momentum=section.momentum, weight_decay=section.weight_decay, nesterov=True,
+        adjust_lr_fn="match_rms_adamw",
+    )  # fmt: skip
     if not embeddings + vectors:  # LoRA: only matrices learn
         return muon
     tables = [{"params": embeddings + vectors, "weight_decay": 0.0}]
-    adamw = _adamw(tables, lr=section.adamw_learning_rate, betas=betas, eps=section.eps)
+    adamw = _adamw(tables, lr=section.adamw_learning_rate or section.learning_rate, betas=betas, eps=section.eps)
     return OptimizerPair(muon, adamw)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from buddygpt.recipe.training import WSD, Cosine
+from buddygpt.recipe.training import WSD, Cosine, Linear
 
 
-def rate_factor(section: Cosine | WSD, step: int, steps: int) -> float:
+def rate_factor(section: Cosine | Linear | WSD, step: int, steps: int) -> float:
     """The factor of optimizer step `step` (from 0) in a run of `steps`.
 
     Warm-up rises linearly and reaches 1 with its last step; the last step of the run has `min_ratio`.
@@ -16,9 +16,10 @@ def rate_factor(section: Cosine | WSD, step: int, steps: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     last = max(steps - 1, 1)
-    if section.kind == "cosine":
+    if section.kind == "wsd":
+        decay = math.ceil(section.decay * steps)
+        left = min(1.0, max(steps - 1 - step, 0) / decay) if decay else 1.0
+    else:
         progress = min(1.0, (step - warmup) / max(last - warmup, 1))
-        return section.min_ratio + (1 - section.min_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
-    decay = math.ceil(section.decay * steps)
-    remaining = max(steps - 1 - step, 0) / decay if decay else 1.0
-    return section.min_ratio + (1 - section.min_ratio) * min(1.0, remaining)
+        left = 1 - progress if section.kind == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+    return section.min_ratio + (1 - section.min_ratio) * left

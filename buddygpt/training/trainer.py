@@ -81,8 +81,9 @@ class Seams(Trainer):
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         self._losses = []
-        if resume_from_checkpoint is None:  # what cannot be saved is not trained, and a run can always go back
-            self._save_checkpoint(self.model, None)
+        if resume_from_checkpoint is None or Path(resume_from_checkpoint).parent != self.keeper.shelf.folder:
+            self._load_rng_state(resume_from_checkpoint)
+            self._save_checkpoint(self.model, None)  # what cannot be saved is not trained; a run can always go back
         return prepared
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
@@ -156,6 +157,14 @@ class Seams(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with _trusting_nobody(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
+        # The loaded groups hold the rate of the step to come by the schedule that they were saved under; a run that
+        # starts from another's checkpoint has its own. On going on it is the same number.
+        schedule = self.lr_scheduler
+        if checkpoint is not None and isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):
+            rates = zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
+            for group, peak, factor in rates:
+                group["lr"] = peak * factor(schedule.last_epoch)
+            schedule._last_lr = [group["lr"] for group in schedule.optimizer.param_groups]  # what is logged
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         with _trusting_nobody(checkpoint):
@@ -274,6 +283,12 @@ class PretrainTrainer(Seams):
             hush_renamed()
             model.selective = section.gradient_checkpointing == "selective"
             model.gradient_checkpointing_enable()
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The model's own loss, in training with z-loss; evaluation does not come this way."""
+        if self.section.z_loss:
+            inputs = {**inputs, "z_loss": self.section.z_loss}
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _collate(self, windows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         batch = collate(windows)

@@ -190,3 +190,25 @@ def test_gradients_are_handed_out_once():
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="run the forward pass again"):
         loss.backward()
+
+
+@pytest.mark.parametrize("blocks", ["cpu", "accelerator"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_z_loss_moves_the_gradients_and_leaves_the_value(chunk, monkeypatch, dtype, blocks):
+    """An accelerator takes a chunk's rows and columns at once."""
+    if blocks == "accelerator":
+        monkeypatch.setattr(module, "BLOCK_BYTES", 10**9)
+        monkeypatch.setattr(module, "BLOCK_COLUMNS", 10**9)
+    hidden, weight, targets = inputs(dtype)
+    weight = (3 * weight.detach().to(dtype)).requires_grad_()
+    items, coefficient = torch.tensor(100.0), 0.3
+    ours = linear_cross_entropy(hidden, weight, targets, items, z_loss=coefficient)
+    logits = (hidden.float() @ weight.float().T)[targets != -100]
+    theirs = F.cross_entropy(logits, targets[targets != -100], reduction="sum") / items
+    z_loss = coefficient * logits.logsumexp(-1).square().sum() / items
+    torch.testing.assert_close(ours, theirs, rtol=1e-3 if dtype == torch.bfloat16 else 1e-5, atol=1e-6)
+    expected = torch.autograd.grad(theirs + z_loss, (hidden, weight), retain_graph=True)
+    without = torch.autograd.grad(theirs, (hidden, weight))
+    for a, b, c in zip(torch.autograd.grad(ours, (hidden, weight)), expected, without, strict=True):
+        assert (a - b).norm() / b.norm() < (1e-2 if dtype == torch.bfloat16 else 1e-5)
+        assert (b - c).norm() / c.norm() > 0.1

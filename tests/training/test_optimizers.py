@@ -1,4 +1,4 @@
-"""Which parameters go where, and that nothing of an optimizer's state is lost."""
+"""Which parameters go where, that each moves as its paper says, and that nothing of an optimizer's state is lost."""
 
 import copy
 
@@ -85,3 +85,88 @@ def test_a_schedule_reaches_both_of_the_pair():
     schedule.step()
     rates = [g["lr"] for part in optimizer.pair for g in part.param_groups]
     assert rates == pytest.approx([5e-3, 5e-4])
+
+
+EXPERTS = {
+    "mlp_kind": "moe", "n_routed_experts": 4, "num_experts_per_tok": 1, "n_shared_experts": 1,
+    "moe_intermediate_size": 24,
+}  # fmt: skip
+
+
+def muon_reference(weight, grads, rate, momentum=0.95, decay=0.5):
+    """Muon as its papers have it: momentum, Nesterov, five Newton-Schulz steps, the size of AdamW's updates."""
+    moment, weight = torch.zeros_like(weight), weight.clone()
+    for grad in grads:
+        moment = momentum * moment + (1 - momentum) * grad
+        x = (momentum * moment + (1 - momentum) * grad).bfloat16()
+        x = x.T if len(x) > x.shape[1] else x
+        x = x / x.norm().clamp(min=1e-7)
+        for _ in range(5):
+            gram = x @ x.T
+            x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+        x = x.T if len(weight) > weight.shape[1] else x
+        weight = weight * (1 - rate * decay) - rate * 0.2 * max(weight.shape) ** 0.5 * x.float()
+    return weight
+
+
+def adamw_reference(weight, grads, rate, decay, betas=(0.9, 0.95), eps=1e-8):
+    first = second = torch.zeros_like(weight)
+    for n, grad in enumerate(grads, 1):
+        first = betas[0] * first + (1 - betas[0]) * grad
+        second = betas[1] * second + (1 - betas[1]) * grad**2
+        step = first / (1 - betas[0] ** n) / ((second / (1 - betas[1] ** n)).sqrt() + eps)
+        weight = weight * (1 - rate * decay) - rate * step
+    return weight
+
+
+@pytest.mark.parametrize("mlp", [{}, EXPERTS], ids=["dense", "experts"])
+@pytest.mark.parametrize("section", [ADAMW, MUON], ids=lambda s: s.kind)
+def test_each_matrix_moves_by_itself_as_a_plain_reference_does(section, mlp):
+    """Experts too: each one's matrices are orthogonalised alone, also of one that no token chose."""
+    net = model(attention_bias=True, **mlp)
+    assert all(p.ndim <= 2 for p in net.parameters())
+    before = {n: p.detach().clone() for n, p in net.named_parameters()}
+    hidden = {id(p) for p in parameter_groups(net)[0]}
+    optimizer = build_optimizer(net, section)
+    torch.manual_seed(1)
+    grads = {n: [torch.randn_like(p) for _ in range(3)] for n, p in net.named_parameters()}
+    if mlp:
+        idle = "model.layers.1.mlp.experts.2.up_proj.weight"
+        grads[idle][1:] = [torch.zeros_like(before[idle])] * 2
+    for n in range(3):
+        for name, parameter in net.named_parameters():
+            parameter.grad = grads[name][n].clone()
+        optimizer.step()
+    for name, parameter in net.named_parameters():
+        decay = 0.5 if id(parameter) in hidden else 0.0
+        if section.kind == "muon" and id(parameter) in hidden:
+            expected = muon_reference(before[name], grads[name], 1e-2)
+            moved = (expected - before[name]).norm()
+            assert (parameter - expected).norm() < 0.01 * moved, name  # Newton-Schulz runs in bf16
+        else:
+            rate = 1e-2 if section.kind == "adamw" else 1e-3
+            torch.testing.assert_close(parameter.detach(), adamw_reference(before[name], grads[name], rate, decay))
+
+
+def test_an_update_of_muon_is_as_large_as_one_of_adamw():
+    """arXiv 2502.16982, section 2.2: root mean squares of 0.2 to 0.4 of the rate, whatever the shape."""
+    net = model(hidden_size=64, intermediate_size=512, vocab_size=50)
+    section = Muon(kind="muon", learning_rate=1.0, weight_decay=0)
+    hidden = parameter_groups(net)[0]
+    optimizer = build_optimizer(net, section)
+    before = [p.detach().clone() for p in hidden]
+    for parameter in net.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    for parameter, old in zip(hidden, before, strict=True):
+        assert 0.12 < (parameter - old).square().mean().sqrt() < 0.28
+
+
+def test_one_rate_serves_both_where_adamw_has_none_of_its_own():
+    optimizer = build_optimizer(model(), Muon(kind="muon", learning_rate=2e-3))
+    assert {group["lr"] for group in optimizer.param_groups} == {2e-3}
+
+
+def test_adamw_steps_in_one_pass():
+    assert all(group["fused"] for group in build_optimizer(model(), ADAMW).param_groups)
+    assert all(group["fused"] for group in build_optimizer(model(), MUON).pair[1].param_groups)

@@ -128,6 +128,20 @@ def test_evaluation_sums_over_tokens_and_judges_each_once(train):
     assert last["step"] == 12
 
 
+def test_z_loss_acts_in_training_and_is_not_in_what_is_reported(train):
+    """One step from the same weights: the same loss, another gradient; an evaluation is the cross entropy."""
+    changes = {"precision": "fp32", "tokens": 256, "eval_every": 1}
+    (_, plain), (trainer, rows) = train("plain", **changes), train("z", z_loss=10.0, **changes)
+    assert rows[0]["loss"] == plain[0]["loss"]
+    assert rows[0]["grad_norm"] > 1.5 * plain[0]["grad_norm"]
+    text = trainer.held_out[0]
+    batch = trainer._prepare_inputs(trainer.data_collator(text.windows))
+    with torch.no_grad():
+        logits = trainer.model.eval()(**{k: v for k, v in batch.items() if "labels" not in k}).logits
+    nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["shift_labels"].flatten())
+    assert evaluations(rows)[1] == pytest.approx(float(nats), rel=1e-5)
+
+
 def test_documents_are_apart_only_where_asked(train):
     assert losses(train("apart")[1]) != losses(train("together", isolate=False)[1])
 

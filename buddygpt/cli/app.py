@@ -12,6 +12,7 @@ import buddygpt
 from buddygpt.cli import chat, data, export, push, recipes, train
 from buddygpt.cli.eval import evaluate
 from buddygpt.recipe.errors import BuddyError, Stopped
+from buddygpt.training import launch
 
 
 class InOrder(typer.core.TyperGroup):
@@ -92,6 +93,7 @@ def main() -> None:
 
 
 def _fail(error: BaseException | None, lines: tuple[str, ...], code: int) -> None:
+    launch.hold_back(error)
     from buddygpt.publishing.secrets import redact  # whatever a hub or a library says may hold a token
 
     if error is not None and "--debug" in sys.argv[1:]:

@@ -20,6 +20,7 @@ from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
 from buddygpt.training import chapter
 from buddygpt.training.facts import Work, memory_rows, model_rows, training_rows
+from buddygpt.training.launch import rank
 from buddygpt.training.pace import pretraining_pace
 from buddygpt.training.setup import (
     check_precision,
@@ -84,8 +85,9 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
         chapter.check_origin(start, origin)
     tokenizer = prepared.tokenizer()
     training, held_out, ends = _texts(recipe, prepared, tokenizer)
-    run.claim(recipe, *SECTIONS)
-    run.link_data(prepared.path)
+    if rank() == 0:
+        run.claim(recipe, *SECTIONS)
+        run.link_data(prepared.path)
 
     windows = Mixture(
         [StreamWindows(stream, section.sequence_length) for stream in training],
@@ -95,7 +97,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     )
     set_seed(section.seed)
     model = _fresh_model(recipe, tokenizer)
-    baseline = ngram_baseline(training, ends, tokenizer, prepared.path / "baseline.json")
+    baseline = ngram_baseline(training, ends, tokenizer, prepared.path / "baseline.json") if rank() == 0 else {}
     facts = {
         "model": model_rows(recipe.model),
         "training": training_rows(work, pace.accumulation),

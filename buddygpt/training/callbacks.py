@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import PartialState
 from transformers import (
     PreTrainedTokenizerBase,
     TrainerCallback,
@@ -25,6 +28,7 @@ from buddygpt.model.sampling import Sampling
 from buddygpt.recipe.runs import write_atomically
 from buddygpt.report.page import load_rows
 from buddygpt.training import checkpoints
+from buddygpt.training.launch import rank
 from buddygpt.training.pace import Pace
 
 
@@ -115,6 +119,8 @@ class Meter(TrainerCallback):
 
 def rewind(file: Path, step: int) -> list[dict[str, Any]]:
     """Rows of a file of JSON lines up to `step`; later ones, and a line cut short by a crash, are taken out of it."""
+    if rank() > 0:  # process 0 keeps the file
+        return []
     rows = [row for row in load_rows(file) if row["step"] <= step]
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -190,10 +196,14 @@ def distinct_share(text: str, n: int = 4) -> float:
 
 
 class Brake(TrainerCallback):
-    """Stops after the running step and has it saved, when asked from outside, as by Ctrl-C."""
+    """Stops after the running step and has it saved, when asked from outside, as by Ctrl-C.
+
+    Where there are several processes, all stop after the same step: when one is asked, or has lost its launcher.
+    """
 
     def __init__(self) -> None:
         self.pulled = False
+        self._launcher = os.getppid()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -201,9 +211,17 @@ class Brake(TrainerCallback):
         """Save at the end of the run and where the brake was pulled."""
         if state.global_step >= state.max_steps:
             control.should_save = control.should_evaluate = True
-        elif self.pulled:
+        elif self._agreed(args):
             control.should_save = control.should_training_stop = True
         return control
+
+    def _agreed(self, args: TrainingArguments) -> bool:
+        if args.world_size > 1:
+            self.pulled |= os.getppid() != self._launcher
+            pulled = torch.tensor(int(self.pulled), device=args.device)
+            torch.distributed.all_reduce(pulled, torch.distributed.ReduceOp.MAX)
+            self.pulled = bool(pulled)
+        return self.pulled
 
 
 class Seal(TrainerCallback):
@@ -219,6 +237,7 @@ class Seal(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Finish the checkpoint just written."""
+        PartialState().wait_for_everyone()  # each process has its random state in it
         if not state.is_world_process_zero:
             return
         folder = Path(str(args.output_dir))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import shlex
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,8 +30,9 @@ from buddygpt.training import checkpoints
 from buddygpt.training.balance import Balance
 from buddygpt.training.callbacks import Brake, Meter, Samples, Seal
 from buddygpt.training.facts import Rows, checkpoint_bytes
+from buddygpt.training.launch import ONCE, OURS, launched_processes
 from buddygpt.training.pace import Pace
-from buddygpt.training.setup import Device, launched_processes, surroundings
+from buddygpt.training.setup import Device, surroundings
 
 ORIGIN = "origin.json"
 """In each checkpoint: what the run began from, and the versions it was made with."""
@@ -140,11 +144,18 @@ def brake_on_signals(brake: Brake, emit: Emit) -> Iterator[None]:
         yield
         return
 
+    first, told, several = math.inf, False, launched_processes() > 1
+
     def pull(number: int, frame: Any) -> None:
-        if brake.pulled:
+        nonlocal first, told
+        if time.monotonic() - first > (ONCE if several else 0):
             raise KeyboardInterrupt
+        first = min(first, time.monotonic())
         brake.pulled = True
-        emit(Note("finishing this step, then saving; once more to stop at once"))
+        # From our own launcher SIGTERM means that another process has died.
+        if not told and (number == signal.SIGINT or OURS not in os.environ):
+            told = True
+            emit(Note("finishing this step, then saving; once more to stop at once"))
 
     before = {number: signal.signal(number, pull) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -209,7 +220,6 @@ def watch(
         emit: who is told.
         balanced: the selection bias of experts moves.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     step = checkpoints.step_of(start) if start else 0
     balance = Balance() if balanced else None
     kept = {"recipe.yaml": dump_yaml(recipe.as_dict()), ORIGIN: json.dumps(origin, indent=1)}

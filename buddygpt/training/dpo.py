@@ -183,9 +183,8 @@ class DPOTrainer(Discreet, TrlTrainer, Seams):
             margins = ratios[:, 0] - ratios[:, 1]
             totals[:2] += ratios.sum(0)
             totals[2] += (margins.sign() + 1).sum() / 2
-        if self.args.world_size > 1:
-            totals = self.accelerator.reduce(totals.to(self.args.device, torch.float32), reduction="sum").cpu()
-        chosen, rejected, accuracy = (totals / len(pairs)).tolist()
+        of_all = zip(*gather_object([totals.tolist()]), strict=True)
+        chosen, rejected, accuracy = (sum(total) / len(pairs) for total in of_all)
         return chosen, rejected, accuracy
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from torch.utils.data import SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
@@ -100,8 +101,7 @@ class Seams(Trainer):
             batch = self._prepare_inputs(self.data_collator(some))
             with self.accelerator.autocast():
                 total += self.model(**batch, num_items_in_batch=1, use_cache=False).loss.double().cpu()
-        reduced = self.accelerator.reduce(total.to(self.args.device, torch.float32), reduction="sum")
-        return float(reduced) if self.args.world_size > 1 else float(total)
+        return sum(gather_object([float(total)]))  # as objects: in fp64, which not every device sums
 
 
 class PretrainTrainer(Seams):
@@ -180,6 +180,7 @@ def trainer_options(section: TrainingSection, folder: Path, pace: Pace) -> dict[
         "seed": section.seed,
         "dataloader_drop_last": True,
         "average_tokens_across_devices": True,
+        "ddp_find_unused_parameters": False,  # every parameter takes part in every step, idle experts too
         "remove_unused_columns": False,
     }
 

@@ -25,6 +25,7 @@ from buddygpt.recipe.tuning import TuningSection
 from buddygpt.training import chapter
 from buddygpt.training.base import Base, find_base, settle_ends
 from buddygpt.training.facts import Rows, Work, memory_rows, model_rows
+from buddygpt.training.launch import rank
 from buddygpt.training.lora import merged
 from buddygpt.training.reference import weights_hash
 from buddygpt.training.setup import Device, check_precision, find_device, versions
@@ -155,8 +156,9 @@ def settle(
         BuddyError: the disk has no room, or the run is another recipe's.
     """
     chapter.check_space(begun.model.num_parameters(), begun.section.keep_checkpoints, begun.folder, begun.name)
-    begun.run.claim_chapter(begun.recipe, begun.name)
-    begun.run.link_data(begun.prepared.path, begun.name)
+    if rank() == 0:
+        begun.run.claim_chapter(begun.recipe, begun.name)
+        begun.run.link_data(begun.prepared.path, begun.name)
     set_seed(begun.section.seed)
     epochs = samples.epochs()
     read = [(name, f"{times:.2f} epochs") for name, times in epochs.items()]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from buddygpt.recipe.base import Count, FieldError, Number, Section
+from buddygpt.recipe.parallel import DDP, Parallel
 
 Positive = Annotated[Count, Field(gt=0)]
 Rate = Annotated[Number, Field(gt=0)]
@@ -98,6 +99,8 @@ class TrainingSection(Section):
     """What computes attention; `auto` takes the fastest that is right for the device, a named one never falls back."""
     gradient_checkpointing: bool = False
     """Recompute each layer in the backward pass: less memory, about a third more time."""
+    parallel: Parallel = DDP(kind="ddp")
+    """How several processes share the model."""
     keep_checkpoints: Positive = 2
     """Newest checkpoints that stay."""
     seed: Annotated[Count, Field(ge=0)] = 0

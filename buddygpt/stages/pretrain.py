@@ -22,6 +22,7 @@ from buddygpt.training import chapter
 from buddygpt.training.facts import Work, memory_rows, model_rows, training_rows
 from buddygpt.training.launch import rank
 from buddygpt.training.pace import pretraining_pace
+from buddygpt.training.parallel import whole
 from buddygpt.training.setup import (
     check_precision,
     find_device,
@@ -125,10 +126,11 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     )
     step, metrics = chapter.train(trainer, watch, folder, start, emit)
     done = step >= pace.steps
+    result = whole(trainer.accelerator.unwrap_model(trainer.model)) if done else None
     if trainer.is_world_process_zero():
         with chapter.disk_full(folder):
             if done:
-                chapter.save(model, tokenizer, folder / "model")
+                chapter.save(result, tokenizer, folder / "model")
             chapter.page(run, "pretrain", facts, watch.meter.rows, done, baselines=baseline)
             if done:
                 digest = recipe.digest(*SECTIONS)

@@ -30,6 +30,7 @@ from buddygpt.report.page import load_rows
 from buddygpt.training import checkpoints
 from buddygpt.training.launch import rank
 from buddygpt.training.pace import Pace
+from buddygpt.training.parallel import whole
 
 
 class Meter(TrainerCallback):
@@ -159,7 +160,10 @@ class Samples(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         """Sample and write down."""
-        if not state.is_world_process_zero or not self.prompts:
+        if not self.prompts:
+            return
+        model = whole(model)
+        if not state.is_world_process_zero:
             return
         texts = complete(model, self.tokenizer, self.starts, self.length, seed=args.seed)
         self.latest = [

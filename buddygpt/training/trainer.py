@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.training import TrainingSection
 from buddygpt.training.optimizers import build_optimizer
 from buddygpt.training.pace import Pace
+from buddygpt.training.parallel import parallel_options, splitting
 from buddygpt.training.schedules import rate_factor
 
 
@@ -44,6 +45,18 @@ class Seams(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
         # The windows come in training order already: going on means skipping indices, nothing has to be re-drawn.
         return SequentialSampler(self.train_dataset)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Accelerate's part, with the recipe's way to share the model."""
+        with splitting(self.section):
+            super().create_accelerator_and_postprocess()
+
+    def compute_loss_context_manager(self) -> Any:
+        """Autocast, which accelerate leaves out where a model is split."""
+        context = super().compute_loss_context_manager()
+        if self.is_fsdp_enabled:
+            context.enter_context(self.accelerator.autocast())
+        return context
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The recipe's optimizer."""
@@ -94,14 +107,13 @@ class Seams(Trainer):
     @torch.no_grad()
     def _nats(self, windows: Sequence[Window]) -> float:
         """Negative log-likelihood of all targets, summed over processes."""
-        mine = range(self.args.process_index, len(windows), self.args.world_size)
-        total = torch.zeros((), dtype=torch.float64)
-        for start in range(0, len(mine), self.section.micro_batch_size):
-            some = [windows[index] for index in mine[start : start + self.section.micro_batch_size]]
-            batch = self._prepare_inputs(self.data_collator(some))
+        total = 0.0
+        for some in shares(windows, self.section.micro_batch_size, self.args.process_index, self.args.world_size):
+            batch = self._prepare_inputs(self.data_collator(some or windows[:1]))
             with self.accelerator.autocast():
-                total += self.model(**batch, num_items_in_batch=1, use_cache=False).loss.double().cpu()
-        return sum(gather_object([float(total)]))  # as objects: in fp64, which not every device sums
+                nats = self.model(**batch, num_items_in_batch=1, use_cache=False).loss
+            total += float(nats) if some else 0.0
+        return sum(gather_object([total]))  # as objects: in fp64, which not every device sums
 
 
 class PretrainTrainer(Seams):
@@ -180,9 +192,18 @@ def trainer_options(section: TrainingSection, folder: Path, pace: Pace) -> dict[
         "seed": section.seed,
         "dataloader_drop_last": True,
         "average_tokens_across_devices": True,
-        "ddp_find_unused_parameters": False,  # every parameter takes part in every step, idle experts too
         "remove_unused_columns": False,
+        **parallel_options(section),
     }
+
+
+def shares(samples: Sequence[Any], size: int, rank: int, processes: int) -> Iterator[list[Any]]:
+    """One process' part of samples, in batches: as many as each other process has, the last one maybe empty.
+
+    A model that is split over the processes computes only when all of them do.
+    """
+    for start in range(0, len(samples), size * processes):
+        yield [samples[i] for i in range(start + rank, min(start + size * processes, len(samples)), processes)]
 
 
 PADDING = {"labels": IGNORE_INDEX, "shift_labels": IGNORE_INDEX}

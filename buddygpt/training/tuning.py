@@ -27,6 +27,7 @@ from buddygpt.training.base import Base, find_base, settle_ends
 from buddygpt.training.facts import Rows, Work, memory_rows, model_rows
 from buddygpt.training.launch import rank
 from buddygpt.training.lora import merged
+from buddygpt.training.parallel import whole
 from buddygpt.training.reference import weights_hash
 from buddygpt.training.setup import Device, check_precision, find_device, versions
 
@@ -197,8 +198,10 @@ def shown(prompts: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) 
 
 
 def result_of(trainer: Trainer, section: TuningSection, tokenizer: PreTrainedTokenizerBase) -> Any:
-    """The model that was trained, an ordinary one that stops where a chat model does."""
-    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    """The model that was trained, an ordinary one that stops where a chat model does; in process 0, by calls in all."""
+    model: Any = whole(trainer.accelerator.unwrap_model(trainer.model))
+    if model is None:
+        return None
     if section.lora is not None:
         model = merged(model)
     settle_ends(model, chat_ends(tokenizer))

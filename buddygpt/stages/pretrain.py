@@ -24,6 +24,7 @@ from buddygpt.training.launch import rank
 from buddygpt.training.pace import pretraining_pace
 from buddygpt.training.parallel import whole
 from buddygpt.training.setup import (
+    check_parallel,
     check_precision,
     find_device,
     versions,
@@ -76,6 +77,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     start = chapter.start_from(folder, resume)
     device = find_device()
     check_precision(section, device)
+    check_parallel(section, device)
     work = Work.of_pretraining(recipe, device)
     work.attention()
     pace = pretraining_pace(section, device.processes)

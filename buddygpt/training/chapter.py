@@ -32,6 +32,7 @@ from buddygpt.training.callbacks import Brake, Meter, Samples, Seal
 from buddygpt.training.facts import Rows, checkpoint_bytes
 from buddygpt.training.launch import ONCE, OURS, launched_processes
 from buddygpt.training.pace import Pace
+from buddygpt.training.randomness import seed_process
 from buddygpt.training.setup import Device, surroundings
 
 ORIGIN = "origin.json"
@@ -245,6 +246,8 @@ def train(trainer: Trainer, watch: Watch, folder: Path, start: Path | None, emit
     """
     if start:
         emit(Note(f"going on from {start.name}"))
+    elif launched_processes() > 1:
+        seed_process(trainer.args.seed, 0, trainer.args.process_index)  # or all would drop out the same
     with brake_on_signals(watch.brake, emit), disk_full(folder):
         trainer.train(resume_from_checkpoint=str(start) if start else None)
     return trainer.state.global_step, {k: v for k, v in watch.meter.latest.items() if k.startswith("eval/")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,27 +13,15 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 
 from buddygpt.model import BuddyGPTForCausalLM
-from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.parallel import FSDP
 from buddygpt.recipe.training import TrainingSection
-from buddygpt.training.launch import launched_processes, rank
+from buddygpt.training.launch import rank
 
 
 def parallel_options(section: TrainingSection) -> dict[str, Any]:
-    """Arguments of a Trainer that follow from the recipe's `parallel`.
-
-    Raises:
-        BuddyError: it needs several processes, or the launcher was told otherwise.
-    """
+    """Arguments of a Trainer that follow from the recipe's `parallel`."""
     if not isinstance(section.parallel, FSDP):
-        if os.environ.get("ACCELERATE_USE_FSDP") == "true":
-            raise BuddyError(
-                "accelerate's configuration asks for FSDP, the recipe for ddp: write parallel: {kind: fsdp}"
-            )
-        # Every parameter takes part in every step, idle experts too.
-        return {"ddp_find_unused_parameters": False}
-    if launched_processes() == 1:
-        raise BuddyError("parallel: fsdp splits a model over several processes; start them with --processes N")
+        return {"ddp_find_unused_parameters": False}  # every one takes part in every step, idle experts too
     settings = {"reshard_after_forward": section.parallel.reshard_after_forward, "state_dict_type": "FULL_STATE_DICT"}
     return {"fsdp": True, "fsdp_config": {"version": 2, **settings}}
 

@@ -19,6 +19,7 @@ import torch
 import buddygpt
 from buddygpt.recipe.base import spell
 from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.parallel import FSDP
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.training import TrainingSection
 from buddygpt.training.launch import launched_processes
@@ -121,6 +122,18 @@ def check_precision(section: TrainingSection, device: Device, where: str = "pret
         and not torch.cuda.is_bf16_supported(including_emulation=False)
     ):
         raise BuddyError(f"{where}.precision: {device.name} has no bf16; write fp16 or fp32")
+
+
+def check_parallel(section: TrainingSection, device: Device, where: str = "pretrain") -> None:
+    """See that there are processes to split a model over, where the recipe splits it.
+
+    Raises:
+        BuddyError: there is one, or accelerate's configuration splits it and the recipe does not.
+    """
+    if isinstance(section.parallel, FSDP) and device.processes == 1:
+        raise BuddyError(f"{where}.parallel: fsdp splits a model over several processes; start them with --processes N")
+    if not isinstance(section.parallel, FSDP) and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        raise BuddyError(f"{where}.parallel: accelerate's configuration asks for FSDP; write parallel: {{kind: fsdp}}")
 
 
 def versions() -> dict[str, str]:

@@ -23,6 +23,7 @@ from buddygpt.recipe.training import TrainingSection
 from buddygpt.training.optimizers import build_optimizer
 from buddygpt.training.pace import Pace
 from buddygpt.training.parallel import parallel_options, splitting
+from buddygpt.training.randomness import kept_states, seed_process
 from buddygpt.training.schedules import rate_factor
 
 
@@ -50,6 +51,13 @@ class Seams(Trainer):
         """Accelerate's part, with the recipe's way to share the model."""
         with splitting(self.section):
             super().create_accelerator_and_postprocess()
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        # A checkpoint of as many processes goes on with their numbers; other processes draw new ones.
+        if checkpoint is not None and kept_states(Path(checkpoint)) != self.args.world_size:
+            seed_process(self.args.seed, self.state.global_step, self.args.process_index)
+        else:
+            super()._load_rng_state(checkpoint)
 
     def compute_loss_context_manager(self) -> Any:
         """Autocast, which accelerate leaves out where a model is split."""

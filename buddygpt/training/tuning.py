@@ -29,7 +29,7 @@ from buddygpt.training.launch import rank
 from buddygpt.training.lora import merged
 from buddygpt.training.parallel import whole
 from buddygpt.training.reference import weights_hash
-from buddygpt.training.setup import Device, check_precision, find_device, versions
+from buddygpt.training.setup import Device, check_parallel, check_precision, find_device, versions
 
 READ_OFTEN = 8
 """Epochs above which a caution is told."""
@@ -116,6 +116,7 @@ def begin(
     start = chapter.start_from(run.chapter(name), resume)
     device = find_device()
     check_precision(section, device, name)
+    check_parallel(section, device, name)
     base = find_base(section, run, name)
     prepared = chapter.prepare_data(recipe, cache, emit, name, base.tokenizer)
     tell_intake(prepared, emit)

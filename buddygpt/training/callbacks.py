@@ -220,12 +220,11 @@ class Brake(TrainerCallback):
         return control
 
     def _agreed(self, args: TrainingArguments) -> bool:
-        if args.world_size > 1:
-            self.pulled |= os.getppid() != self._launcher
-            pulled = torch.tensor(int(self.pulled), device=args.device)
-            torch.distributed.all_reduce(pulled, torch.distributed.ReduceOp.MAX)
-            self.pulled = bool(pulled)
-        return self.pulled
+        if args.world_size == 1:
+            return self.pulled
+        asked = torch.tensor(int(self.pulled or os.getppid() != self._launcher), device=args.device)
+        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+        return bool(asked)  # not written back: a signal may have come meanwhile, which counts after the next step
 
 
 class Seal(TrainerCallback):

@@ -93,13 +93,15 @@ def main() -> None:
 
 
 def _fail(error: BaseException | None, lines: tuple[str, ...], code: int) -> None:
-    launch.hold_back(error)
     from buddygpt.publishing.secrets import redact  # whatever a hub or a library says may hold a token
 
     if error is not None and "--debug" in sys.argv[1:]:
         import traceback
 
         typer.echo(redact("".join(traceback.format_exception(error))), err=True, nl=False)
+    if lost := error is not None and launch.is_peer_lost(error):
+        lines, code = launch.loss_lines(error), launch.LOST
+    launch.hold_back(lost)
     for line in lines:
         typer.echo(redact(f"buddy: {line}"), err=True)
-    sys.exit(code)
+    launch.leave(code)

@@ -87,6 +87,8 @@ def _train(
         changed += ["--run", str(folder)] if folder else []
         changed += ["--processes", str(processes)] if processes else []
         command = shlex.join(["buddy", chapter, recipe, *changed, "--resume"])
+        if launch.elsewhere():
+            command = "the same launcher and --resume"
         if launch.rank() == 0:
             typer.echo(f"stopped at step {result.step}, saved; go on with: {command}", err=True)
         launch.meet()

@@ -172,7 +172,7 @@ class DPOTrainer(Discreet, TrlTrainer, Seams):
         """Means of both sides' log-ratios, and the accuracy, over the pairs of all processes."""
         totals = torch.zeros(3, dtype=torch.float64)
         for some in shares(pairs, self.section.micro_batch_size, self.args.process_index, self.args.world_size):
-            batch = self._prepare_inputs(self.data_collator(some or pairs[:1]))
+            batch = self._prepare_inputs(self.data_collator(some or [pairs[0]]))
             labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, -100)
             with self.accelerator.autocast():
                 found = self.model(**batch, labels=labels, fused_lm_head=True).log_probs.sum(-1)

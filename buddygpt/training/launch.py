@@ -29,6 +29,8 @@ LOST = 87
 """Exit code of a process that ends because another one is gone."""
 HOLD = 10.0
 """Seconds that a process other than 0 waits before it tells of a fault, which most often is the fault of all."""
+SECOND = 1.0
+"""Seconds that a process waits which has lost another one, so that the launcher sees that one first."""
 ONCE = 2.0
 """Seconds in which signals count as one: a scheduler signals all processes, and the launcher passes its own on."""
 
@@ -46,6 +48,11 @@ def rank() -> int:
 def launched() -> bool:
     """Whether a launcher has started this process, alone or with others."""
     return "WORLD_SIZE" in os.environ or "ACCELERATE_DYNAMO_USE_FULLGRAPH" in os.environ
+
+
+def elsewhere() -> bool:
+    """Whether a launcher other than `launch` has started this process."""
+    return launched() and OURS not in os.environ
 
 
 def check_launched(processes: int | None) -> None:
@@ -80,19 +87,30 @@ def is_peer_lost(error: BaseException) -> bool:
     return isinstance(error, backend_errors) or "gloo" in str(error).lower()
 
 
-def hold_back(error: BaseException | None) -> None:
-    """Let one process speak for all: wait, in the others, for the launcher to end them.
+def hold_back(lost: bool) -> None:
+    """Let another process speak first, where there are several, and the launcher end this one meanwhile.
 
     Args:
-        error: what this one would tell.
+        lost: another one is gone, and why is what has to be told; else process 0 has the same fault.
     """
+    if lost or rank() > 0:
+        time.sleep(SECOND if lost else HOLD)
+
+
+def leave(code: int) -> None:
+    """End this process; where there are several, at once: torch could wait at exit for one that is gone."""
     if launched_processes() == 1:
-        return
-    if error is not None and is_peer_lost(error):
-        sys.stdout.flush()
-        os._exit(LOST)  # the process that is gone is what has to be told of; torch could wait for it at exit
-    if rank() > 0:
-        time.sleep(HOLD)
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def loss_lines(error: BaseException) -> tuple[str, ...]:
+    """What a process says that has lost the others: nothing where `launch` will speak, or process 0 does."""
+    if rank() > 0 or not elsewhere():
+        return ()
+    return (f"lost touch with the other processes: {' '.join(str(error).split())[:200]}",)
 
 
 def meet() -> None:

@@ -56,6 +56,8 @@ def find_device() -> Device:
     """
     from accelerate import PartialState
 
+    for name in ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_BACKEND"):
+        os.environ.pop(name, None)  # of accelerate's configuration; here the recipe says
     several = launched_processes() > 1
     check_devices(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if several and not torch.accelerator.is_available():

@@ -117,7 +117,7 @@ class Seams(Trainer):
         """Negative log-likelihood of all targets, summed over processes."""
         total = 0.0
         for some in shares(windows, self.section.micro_batch_size, self.args.process_index, self.args.world_size):
-            batch = self._prepare_inputs(self.data_collator(some or windows[:1]))
+            batch = self._prepare_inputs(self.data_collator(some or [windows[0]]))
             with self.accelerator.autocast():
                 nats = self.model(**batch, num_items_in_batch=1, use_cache=False).loss
             total += float(nats) if some else 0.0

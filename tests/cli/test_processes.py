@@ -161,6 +161,10 @@ def test_a_fault_is_found_before_anything_is_prepared(buddy, toy, tmp_path):
     assert outcome.code == 2 and "does not divide by 3 processes" in outcome.err
     alone = buddy("pretrain", "tiny", *toy("pretrain.parallel={kind: fsdp}"))
     assert alone.code == 2 and "start them with --processes N" in alone.err
+    split = ("sft.parallel={kind: fsdp}", "sft.lora={rank: 4}")
+    adapted = buddy("sft", "tiny", *toy(*split), "--processes", "2")
+    assert adapted.code == 2 and "leave one of the two out" in adapted.err
+    assert "leave it at ddp" in buddy("dpo", "tiny", *toy("dpo.parallel={kind: fsdp}"), "--processes", "2").err
     assert not any(tmp_path.iterdir())
 
 
@@ -176,11 +180,27 @@ def test_fewer_devices_than_processes_are_told(monkeypatch):
 def test_a_fault_of_all_is_told_by_one(monkeypatch):
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)
-    launch.hold_back(BuddyError("alone"))
+    launch.hold_back(lost=False)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    launch.hold_back(BuddyError("the first"))
+    launch.hold_back(lost=False)
     assert slept == []
     monkeypatch.setenv("RANK", "1")
-    launch.hold_back(BuddyError("another"))
-    assert slept == [launch.HOLD]
+    launch.hold_back(lost=False)
+    launch.hold_back(lost=True)
+    assert slept == [launch.HOLD, launch.SECOND]
+
+
+def test_a_lost_process_is_told_of_once(monkeypatch):
+    lost = RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
+    assert not launch.is_peer_lost(lost)  # a process alone has nobody to lose
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert launch.is_peer_lost(lost) and not launch.is_peer_lost(RuntimeError("shapes differ"))
+    lines = []
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        lines += launch.loss_lines(lost)
+    assert len(lines) == 1
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv(launch.OURS, "1")
+    assert launch.loss_lines(lost) == ()  # `launch` says which one it was

@@ -98,8 +98,9 @@ def hold_back(lost: bool) -> None:
 
 
 def leave(code: int) -> None:
-    """End this process; where there are several, at once: torch could wait at exit for one that is gone."""
-    if launched_processes() == 1:
+    """End this process; at once where it has met others: torch could wait at exit for one that is gone."""
+    torch = sys.modules.get("torch")  # a fault in a recipe is told before it is loaded
+    if torch is None or not torch.distributed.is_initialized():
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from buddygpt.data.prepare import prepare
-from buddygpt.events import Emit
+from buddygpt.events import Emit, silent
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Chapter, Recipe
 from buddygpt.training import chapter
@@ -40,7 +40,7 @@ def run(recipe: Recipe, run: Run, name: Chapter, *, cache: Path, resume: bool, p
         run.check_chapter(recipe, name)
     if chapter.finished(run.chapter(name), emit) is not None:
         return False
-    chapter.start_from(run.chapter(name), resume)
+    chapter.start_from(run.chapter(name), resume, silent)  # the processes will tell
     check_devices(processes)
     check_batch(section, name, processes)
     tokenizer = None if name == "pretrain" else find_base(section, run, name).tokenizer

@@ -95,7 +95,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> T
     # The selection bias of experts is the reference's too where adapters are all that learns: it must not move.
     balanced = section.lora is None
     watch = chapter.watch(
-        "dpo", folder, recipe, pace, begun.origin, begun.start, asked, tokenizer, emit, balanced=balanced
+        "dpo", folder, recipe, work, pace, begun.origin, begun.start, asked, tokenizer, emit, balanced=balanced
     )
     seeds, resumed = demo_seeds(section.data), begun.start is not None
     before = first_figures(folder, lambda: judge_model(model, tokenizer, prompts, seeds, room), resumed)

@@ -110,7 +110,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
         (prompt, [tokenizer.eos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]])
         for prompt in _prompts(recipe)
     ]
-    watch = chapter.watch("pretrain", folder, recipe, pace, origin, start, prompts, tokenizer, emit)
+    watch = chapter.watch("pretrain", folder, recipe, work, pace, origin, start, prompts, tokenizer, emit)
     trainer = PretrainTrainer(
         model,
         tokenizer,

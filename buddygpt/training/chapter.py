@@ -25,8 +25,9 @@ from buddygpt.report.page import Report, load_rows, write_report
 from buddygpt.report.tuning import Tuning
 from buddygpt.training import checkpoints
 from buddygpt.training.balance import Balance
-from buddygpt.training.callbacks import Brake, Meter, Samples, Seal
-from buddygpt.training.facts import Rows, checkpoint_bytes
+from buddygpt.training.callbacks import Brake, Samples, Seal
+from buddygpt.training.facts import Rows, Work, checkpoint_bytes
+from buddygpt.training.meter import Meter
 from buddygpt.training.pace import Pace
 from buddygpt.training.setup import Device, launched_processes, surroundings
 
@@ -186,6 +187,7 @@ def watch(
     name: Chapter,
     folder: Path,
     recipe: Recipe,
+    work: Work,
     pace: Pace,
     origin: Mapping[str, Any],
     start: Path | None,
@@ -201,6 +203,7 @@ def watch(
         name: the chapter's, which is that of its section.
         folder: the chapter's; made where it is missing.
         recipe: kept in each checkpoint.
+        work: what is trained, and where.
         pace: of the run.
         origin: kept in each checkpoint as `ORIGIN`.
         start: the checkpoint to go on from.
@@ -220,7 +223,7 @@ def watch(
         ),
         Brake(),
         Seal(kept, getattr(recipe, name).keep_checkpoints),
-        Meter(name, folder / "metrics.jsonl", pace, emit, step, balance.figures if balance else None),
+        Meter(folder / "metrics.jsonl", work, pace, emit, step, balance.figures if balance else None),
     )
 
 

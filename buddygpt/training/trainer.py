@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from buddygpt.recipe.training import TrainingSection
 from buddygpt.training.optimizers import build_optimizer
 from buddygpt.training.pace import Pace
 from buddygpt.training.schedules import rate_factor
+from buddygpt.training.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,36 @@ class Seams(Trainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    @cached_property
+    def stopwatch(self) -> Stopwatch:
+        """Times each step by its parts. Forward is all up to the loss, the copy of the batch to the device included."""
+        return Stopwatch(self.args.device)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """A step's batches, timed."""
+        self.stopwatch.turn("data")
+        try:
+            return super().get_batch_samples(*args, **kwargs)
+        finally:
+            self.stopwatch.turn(None)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """A micro-batch, timed; after a step's last one all is the optimizer's: clipping, its step, the schedule."""
+        self.stopwatch.turn("forward")
+        loss = super().training_step(*args, **kwargs)
+        self.stopwatch.turn("optimizer" if self.accelerator.sync_gradients else None)
+        return loss
+
+    def compute_loss_context_manager(self) -> Any:
+        """What holds around the computation of the loss; the backward pass begins where it ends."""
+        stack = super().compute_loss_context_manager()
+        stack.callback(self.stopwatch.turn, "backward")
+        return stack
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Tell the callbacks; the history is metrics.jsonl, not a list that grows in every checkpoint."""
+        if "loss" in logs:
+            logs |= {f"seconds_{part}": seconds for part, seconds in self.stopwatch.take().items()}
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
 
     def evaluate(
@@ -86,7 +116,7 @@ class Seams(Trainer):
                 )
         finally:
             self.model.train(training)
-        self.log(metrics)
+        self.log(for_trackers(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -102,6 +132,11 @@ class Seams(Trainer):
                 total += self.model(**batch, num_items_in_batch=1, use_cache=False).loss.double().cpu()
         reduced = self.accelerator.reduce(total.to(self.args.device, torch.float32), reduction="sum")
         return float(reduced) if self.args.world_size > 1 else float(total)
+
+
+def for_trackers(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Held-out figures under the names from which transformers' trackers make `eval/SOURCE/...`."""
+    return {key.replace("/", "_", 1): value for key, value in metrics.items()}
 
 
 class PretrainTrainer(Seams):

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from buddygpt.data.demo import paragraphs
 from buddygpt.data.tokenizer import train_tokenizer
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
-from buddygpt.training.callbacks import Meter
+from buddygpt.training.meter import Meter
 
 NAMES = "春夏秋冬东南西北山河湖海日月星云风花雪雨"
 RECIPE = """

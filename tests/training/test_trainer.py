@@ -12,11 +12,15 @@ from transformers import PreTrainedTokenizerFast, set_seed
 from buddygpt.data.windows import Mixture, StreamWindows, TokenStream, evaluation_windows
 from buddygpt.events import silent
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
+from buddygpt.model.cost import as_section
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.training import balance as balancing
-from buddygpt.training.callbacks import Brake, Meter, Seal
+from buddygpt.training.callbacks import Brake, Seal
 from buddygpt.training.checkpoints import newest_checkpoint
+from buddygpt.training.facts import Work
+from buddygpt.training.meter import Meter
 from buddygpt.training.pace import pretraining_pace
+from buddygpt.training.setup import find_device
 from buddygpt.training.trainer import HeldOut, PretrainTrainer
 
 SECTION = {
@@ -70,7 +74,8 @@ def train(tmp_path):
         balance = balancing.Balance()
         step = int(start.name[11:]) if start else 0
         pace = pretraining_pace(section, 1)
-        meter = Meter("pretrain", folder / "metrics.jsonl", pace, silent, step, balance.figures)
+        work = Work("pretrain", as_section(model.config), section, section.sequence_length, isolate, find_device())
+        meter = Meter(folder / "metrics.jsonl", work, pace, silent, step, balance.figures)
 
         class StopAt(Brake):
             def on_step_end(self, args, state, control, **kwargs):

@@ -18,6 +18,7 @@ from buddygpt.recipe.data import DemoSource, source_name
 from buddygpt.recipe.geometry import count_parameters
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
+from buddygpt.report.chapters import Kept
 from buddygpt.training import chapter
 from buddygpt.training.facts import Work, memory_rows, model_rows, training_rows
 from buddygpt.training.pace import pretraining_pace
@@ -83,7 +84,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     if start:
         chapter.check_origin(start, origin)
     tokenizer = prepared.tokenizer()
-    training, held_out, ends = _texts(recipe, prepared, tokenizer)
+    training, held_out, ends, widths = _texts(recipe, prepared, tokenizer)
     run.claim(recipe, *SECTIONS)
     run.link_data(prepared.path)
 
@@ -105,6 +106,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
         "versions": list(origin["versions"].items()),
     }
     _tell_plan(recipe, facts, baseline, windows, emit)
+    kept = Kept(facts, baseline, windows.epochs(), widths)
 
     prompts = [
         (prompt, [tokenizer.eos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]])
@@ -121,13 +123,14 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
         watch.callbacks(),
         pace,
     )
+    chapter.begin_page(folder, kept)
     step, metrics = chapter.train(trainer, watch, folder, start, emit)
     done = step >= pace.steps
     if trainer.is_world_process_zero():
         with chapter.disk_full(folder):
             if done:
                 chapter.save(model, tokenizer, folder / "model")
-            chapter.page(run, "pretrain", facts, watch.meter.rows, done, baselines=baseline)
+            chapter.page(run, "pretrain", kept, done)
             if done:
                 digest = recipe.digest(*SECTIONS)
                 chapter.record(folder, device, origin, step=step, metrics=metrics, baseline=baseline, recipe=digest)
@@ -148,11 +151,15 @@ def _fresh_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> BuddyGPT
 
 def _texts(
     recipe: Recipe, prepared: Prepared, tokenizer: PreTrainedTokenizerBase
-) -> tuple[list[TokenStream], list[HeldOut], list[tuple[TokenStream, int]]]:
-    """Training streams, held-out texts, and each held-out stream with the token where its judged part stops."""
+) -> tuple[list[TokenStream], list[HeldOut], list[tuple[TokenStream, int]], dict[str, float]]:
+    """Training streams, held-out texts, each held-out stream with the token where its judged part stops.
+
+    The last are the UTF-8 bytes of a held-out character, by source.
+    """
     assert recipe.data is not None and recipe.pretrain is not None
     eos = tokenizer.eos_token_id
     training, held_out, ends = [], [], []
+    widths = {}
     for source in recipe.data.sources:
         name = source_name(source)
         stream = TokenStream(name, prepared.open(name, "train"), eos)
@@ -165,7 +172,8 @@ def _texts(
             text = tokenizer.decode(ids[ids != eos].tolist(), clean_up_tokenization_spaces=False)
             held_out.append(HeldOut(name, windows, stop, len(text)))
             ends.append((stream, stop))
-    return training, held_out, ends
+            widths[name] = len(text.encode("utf-8", "replace")) / max(1, len(text))
+    return training, held_out, ends, widths
 
 
 def _prompts(recipe: Recipe) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 import signal
 import threading
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
 
 from buddygpt.data.prepare import Prepared, find_prepared, prepare
@@ -21,12 +21,11 @@ from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.errors import BuddyError, is_disk_full
 from buddygpt.recipe.runs import Run, dump_yaml, free_bytes, write_atomically
 from buddygpt.recipe.schema import Chapter, Recipe
-from buddygpt.report.page import Report, load_rows, write_report
-from buddygpt.report.tuning import Tuning
+from buddygpt.report.chapters import Kept, keep, write_chapter
 from buddygpt.training import checkpoints
 from buddygpt.training.balance import Balance
 from buddygpt.training.callbacks import Brake, Samples, Seal
-from buddygpt.training.facts import Rows, Work, checkpoint_bytes
+from buddygpt.training.facts import Work, checkpoint_bytes
 from buddygpt.training.meter import Meter
 from buddygpt.training.pace import Pace
 from buddygpt.training.setup import Device, launched_processes, surroundings
@@ -223,7 +222,15 @@ def watch(
         ),
         Brake(),
         Seal(kept, getattr(recipe, name).keep_checkpoints),
-        Meter(folder / "metrics.jsonl", work, pace, emit, step, balance.figures if balance else None),
+        Meter(
+            folder / "metrics.jsonl",
+            work,
+            pace,
+            emit,
+            step,
+            balance.figures if balance else None,
+            lambda: write_chapter(Run(folder.parent), name, finished=False),
+        ),
     )
 
 
@@ -243,30 +250,24 @@ def train(trainer: Trainer, watch: Watch, folder: Path, start: Path | None, emit
     return trainer.state.global_step, {k: v for k, v in watch.meter.latest.items() if k.startswith("eval/")}
 
 
-def page(
-    run: Run,
-    name: Chapter,
-    facts: Mapping[str, Rows],
-    metrics: Sequence[Mapping[str, Any]],
-    finished: bool,
-    *,
-    baselines: Mapping[str, float] | None = None,
-    tuning: Tuning | None = None,
-) -> None:
-    """Write a chapter's report; what the arguments are `Report` tells."""
-    folder = run.chapter(name)
-    again = ("buddy", name, str(run.path / "recipe.yaml"), "--run", str(run.path), "--resume")
-    report = Report(
-        title=run.name,
-        facts=facts,
-        metrics=metrics,
-        samples=load_rows(folder / "samples.jsonl"),
-        command=shlex.join(("buddy", "chat", str(folder / "model")) if finished else again),
-        finished=finished,
-        baselines=baselines or {},
-        tuning=tuning,
-    )
-    write_report(folder / "report.html", report)
+def begin_page(folder: Path, kept: Kept) -> None:
+    """Write down what the report shows beyond the chapter's files, for those made while training goes on."""
+    if PartialState().is_main_process:
+        with disk_full(folder):
+            keep(folder, kept)
+
+
+def page(run: Run, name: Chapter, kept: Kept, finished: bool) -> None:
+    """Write a chapter's report.
+
+    Args:
+        run: with its recipe.
+        name: the chapter's.
+        kept: what the report shows beyond the chapter's files.
+        finished: the whole budget was trained.
+    """
+    keep(run.chapter(name), kept)
+    write_chapter(run, name, finished)
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from buddygpt.events import Emit, Progress
+from buddygpt.events import Caution, Emit, Progress
 from buddygpt.model.cost import count_flops
 from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.runs import write_atomically
@@ -24,6 +24,10 @@ from buddygpt.training.setup import peak_bytes
 
 KEPT = ("rewards/", "logps/", "seconds_", "skipped")
 """Beginnings of the figures that a trainer logs with a step's loss and that its row takes over as they are."""
+
+
+DRAWN = 0.02
+"""Share of the time that drawing the report may take while training goes on."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,24 @@ class Meter(TrainerCallback):
         emit: who is told.
         start: steps done already.
         more: figures of other watchers that go into each step's line; read anew at each.
+        draw: makes the report from what is written so far; called after an evaluation or a checkpoint, where drawing
+            has taken no more than `DRAWN` of the time, and its failure ends nothing.
     """
 
     def __init__(
-        self, file: Path, work: Work, pace: Pace, emit: Emit, start: int, more: Mapping[str, Any] | None = None
+        self,
+        file: Path,
+        work: Work,
+        pace: Pace,
+        emit: Emit,
+        start: int,
+        more: Mapping[str, Any] | None = None,
+        draw: Callable[[], Any] | None = None,
     ):
         self.file, self.work, self.pace, self.emit = file, work, pace, emit
         self.effort = Effort.of(work)
         self.more = {} if more is None else more
+        self.draw, self._drawn, self._drawing = draw, time.perf_counter(), 0.0
         self.rows = rewind(file, start)
         self.latest: dict[str, Any] = {}
         for row in self.rows:
@@ -144,7 +158,20 @@ class Meter(TrainerCallback):
         if state.is_world_process_zero:
             row = {"step": state.global_step, "tokens": self.pace.tokens(state.global_step), **figures}
             self._write(row | {key: round(time.perf_counter() - self._clock, 4)})
+            self._draw()
         self._clock = time.perf_counter()
+
+    def _draw(self) -> None:
+        now = time.perf_counter()
+        if self.draw is None or self._drawing > DRAWN * (now - self._drawn):
+            return
+        try:
+            self.draw()
+        except Exception as error:  # a page is not worth a run
+            self.emit(Caution(f"the report is not written while training goes on: {type(error).__name__}: {error}"))
+            self.draw = None
+        self._drawn = time.perf_counter()
+        self._drawing = self._drawn - now
 
     def _write(self, row: dict[str, Any]) -> None:
         self.rows.append(row)

@@ -202,7 +202,7 @@ def test_stopped_and_resumed_equals_unbroken(tune, folder, stop_at, verb, lora):
     stop_at(2)
     stopped = tune(verb, *more)
     assert stopped.code == 130 and "stopped at step 3, saved; go on with: buddy" in stopped.err
-    assert "停在第 3 步" in (folder / "runs/r" / verb / "report.html").read_text("utf-8")
+    assert "到第 3 步为止" in (folder / "runs/r" / verb / "report.html").read_text("utf-8")
     before = record(folder, verb, "before.json")
     refused = tune(verb, *more)
     assert refused.code == 2 and "an unfinished run is there, saved at step 3; go on with --resume" in refused.err

@@ -157,10 +157,10 @@ def _cautions(metrics: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, str]]
             f"the loss was not finite at {len(lost):,} step{'s' * (len(lost) > 1)}: {steps}",
         )
     for reason, skipped in skipped_steps(metrics).items():
-        steps = spell_steps(skipped)
+        steps, several = spell_steps(skipped), "s" * (len(skipped) > 1)
         yield (
             f"跳过了 {len(skipped):,} 步，权重和动量保持不变：第 {steps} 步（{reason}）",
-            f"{len(skipped):,} step{'s' * (len(skipped) > 1)} skipped, weights and moments unchanged: {steps}, {reason}",
+            f"{len(skipped):,} step{several} skipped, weights and moments unchanged: {steps} ({reason})",
         )
     for figure in (BITS, "margin"):
         for name in sources(metrics, figure):

@@ -98,6 +98,8 @@ class TrainingSection(Section):
     """What computes attention; `auto` takes the fastest that is right for the device, a named one never falls back."""
     gradient_checkpointing: bool = False
     """Recompute each layer in the backward pass: less memory, about a third more time."""
+    trackers: list[Literal["wandb", "swanlab", "tensorboard", "trackio"]] = []
+    """Experiment trackers that get each step's and each evaluation's figures; `pip install 'buddygpt[trackers]'`."""
     keep_checkpoints: Positive = 2
     """Newest checkpoints that stay."""
     seed: Annotated[Count, Field(ge=0)] = 0

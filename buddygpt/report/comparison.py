@@ -69,6 +69,11 @@ def shared_chapters(sides: Sequence[Side]) -> list[Chapter]:
     return [name for name in CHAPTERS if all(side.metrics.get(name) for side in sides)]
 
 
+def same_tokens(sides: Sequence[Side]) -> bool:
+    """Whether all runs read text in the same tokens: only then can losses be compared."""
+    return len({json.dumps(side.recipe.as_dict("tokenizer")) for side in sides}) == 1
+
+
 def write_comparison(path: Path, sides: Sequence[Side]) -> None:
     """Write the page, whole or not at all. The same runs give the same bytes."""
     write_page(path, render(sides))
@@ -83,6 +88,7 @@ def render(sides: Sequence[Side]) -> str:
         report={"title": " · ".join(names)},
         names=names,
         parts=[_part(sides, chapter) for chapter in shared_chapters(sides)],
+        same_tokens=same_tokens(sides),
         differences=differences([side.recipe.as_dict() for side in sides]),
     )
 
@@ -121,7 +127,8 @@ def _lines(sides: Sequence[Side], rows: Sequence[Rows], finished: Sequence[bool]
     yield Line("参数量", "parameters", [spell_count(count_parameters(side.recipe.model).total) for side in sides])
     yield Line("步数", "steps", [f"{max(row['step'] for row in one):,}" for one in rows])
     yield Line("词元", "tokens", [spell_count(max(row["tokens"] for row in one)) for one in rows])
-    yield _figure_line("训练损失", "training loss", [_recent(one) for one in rows], lambda v: spell_number(v, 3), min)
+    losses, best = [_recent(one) for one in rows], min if same_tokens(sides) else None
+    yield _figure_line("训练损失", "training loss", losses, lambda v: spell_number(v, 3), best)
     for name in dict.fromkeys(name for one in rows for name in sources(one)):
         found = [_last(one, f"eval/{name}/{BITS}") for one in rows]
         yield _figure_line(f"{name} 每字符比特", "bits per character", found, lambda v: spell_number(v, 3), min)

@@ -157,7 +157,7 @@ def _band(metrics: Sequence[Mapping[str, Any]], size: Size) -> Iterable[Check]:
         bits, width = finite(row[f"eval/{name}/{BITS}"]), size.bytes_per_character.get(name)
         if math.isnan(bits) or width is None:
             continue
-        what = (f"{name}：与同等规模相比", f"{name}: for its size")
+        what = (f"{name}：与同等规模相比", "for its size")
         why = not_applicable(size, row["tokens"])
         if why is not None:
             yield Check(what, "open", why)
@@ -192,7 +192,7 @@ def _counting(metrics: Sequence[Mapping[str, Any]], baselines: Mapping[str, floa
         bits, counted = finite(row[f"eval/{name}/{BITS}"]), finite(baselines.get(name))
         if math.isnan(bits) or math.isnan(counted):
             continue
-        what = (f"{name}：与数数相比", f"{name}: against counting")
+        what = (f"{name}：与数数相比", "against counting")
         told = (
             f"每字符 {bits:.2f} 比特；同样文本的 5-gram 模型 {counted:.2f}",
             f"{bits:.2f} bits per character; a 5-gram model of the same text has {counted:.2f}",
@@ -216,7 +216,7 @@ def _gap(metrics: Sequence[Mapping[str, Any]]) -> Iterable[Check]:
     held, trained = finite(row.get(f"eval/{name}/loss")), _mean(recent[np.isfinite(recent)])
     if math.isnan(held) or math.isnan(trained):
         return
-    what = (f"{name}：留出与训练之差", f"{name}: held-out against training text")
+    what = (f"{name}：留出与训练之差", "held-out against training text")
     told = (f"{held:.2f} − {trained:.2f} = {held - trained:+.2f} nat", f"{held - trained:+.2f} nats a token")
     if held - trained > GAP:
         look = (

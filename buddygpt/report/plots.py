@@ -175,7 +175,7 @@ def _write_name(axes: Axes, curve: Curve, line: str) -> None:
         i = good[round(curve.at * (len(good) - 1))]
         spot = {"boxstyle": "circle,pad=0.22", "facecolor": colour("--paper"), "edgecolor": line, "linewidth": 1.1}
         place = (curve.series.x[i], curve.series.y[i])
-        axes.annotate(curve.name, place, color=line, fontsize=9, ha="center", va="center", bbox=spot, zorder=5)
+        axes.annotate(curve.name, place, color=line, fontsize=11, ha="center", va="center", bbox=spot, zorder=5)
 
 
 def _set_axes(axes: Axes, curves: Sequence[Curve], scale: Scale, end: float | None) -> None:

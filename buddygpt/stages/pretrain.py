@@ -27,6 +27,7 @@ from buddygpt.training.setup import (
     find_device,
     versions,
 )
+from buddygpt.training.trackers import check_trackers
 from buddygpt.training.trainer import HeldOut, PretrainTrainer
 
 SECTIONS = ("model", "tokenizer", "data", "pretrain")
@@ -72,6 +73,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     folder = run.chapter("pretrain")
     if (done := chapter.finished(folder, emit)) is not None:
         return PretrainResult(True, done["step"], folder / "model", done["metrics"], done["baseline"])
+    check_trackers(section, "pretrain")
     start = chapter.start_from(folder, resume)
     device = find_device()
     check_precision(section, device)

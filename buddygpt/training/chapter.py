@@ -29,6 +29,7 @@ from buddygpt.training.facts import Work, checkpoint_bytes
 from buddygpt.training.meter import Meter
 from buddygpt.training.pace import Pace
 from buddygpt.training.setup import Device, launched_processes, surroundings
+from buddygpt.training.trackers import start_trackers
 
 ORIGIN = "origin.json"
 """In each checkpoint: what the run began from, and the versions it was made with."""
@@ -176,10 +177,12 @@ class Watch:
     brake: Brake
     seal: Seal
     meter: Meter
+    trackers: Sequence[TrainerCallback]
 
     def callbacks(self) -> list[TrainerCallback]:
-        """In the order in which they are told: the meter last, of what the others found."""
-        return [watcher for watcher in vars(self).values() if watcher is not None]
+        """In the order in which they are told: the meter of what the others found, the trackers of what it adds."""
+        watchers = (self.balance, self.samples, self.brake, self.seal, self.meter, *self.trackers)
+        return [watcher for watcher in watchers if watcher is not None]
 
 
 def watch(
@@ -210,6 +213,9 @@ def watch(
         tokenizer: the model's.
         emit: who is told.
         balanced: the selection bias of experts moves.
+
+    Raises:
+        BuddyError: a tracker cannot begin.
     """
     folder.mkdir(parents=True, exist_ok=True)
     step = checkpoints.step_of(start) if start else 0
@@ -231,6 +237,7 @@ def watch(
             balance.figures if balance else None,
             lambda: write_chapter(Run(folder.parent), name, finished=False),
         ),
+        start_trackers(work.section.trackers, folder, step) if PartialState().is_main_process else (),
     )
 
 

@@ -24,6 +24,7 @@ from buddygpt.training.optimizers import build_optimizer
 from buddygpt.training.pace import Pace
 from buddygpt.training.schedules import rate_factor
 from buddygpt.training.stopwatch import Stopwatch
+from buddygpt.training.trackers import PROJECT, tracked_name
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,9 @@ def trainer_options(section: TrainingSection, folder: Path, pace: Pace) -> dict[
         "eval_strategy": "steps",
         "eval_steps": pace.eval_every,
         "disable_tqdm": True,
-        "report_to": "none",
+        "report_to": "none",  # trackers are told after the meter, of what it adds
+        "run_name": tracked_name(folder),
+        "project": PROJECT,
         "seed": section.seed,
         "dataloader_drop_last": True,
         "average_tokens_across_devices": True,

@@ -28,6 +28,7 @@ from buddygpt.training.facts import Rows, Work, memory_rows, model_rows
 from buddygpt.training.lora import merged
 from buddygpt.training.reference import weights_hash
 from buddygpt.training.setup import Device, check_precision, find_device, versions
+from buddygpt.training.trackers import check_trackers
 
 READ_OFTEN = 8
 """Epochs above which a caution is told."""
@@ -111,6 +112,7 @@ def begin(
     Raises:
         BuddyError: something the user can mend; nothing is written but prepared rows.
     """
+    check_trackers(section, name)
     start = chapter.start_from(run.chapter(name), resume)
     device = find_device()
     check_precision(section, device, name)

@@ -175,12 +175,12 @@ def _band(metrics: Sequence[Mapping[str, Any]], size: Size) -> Iterable[Check]:
 
 LOOK = {
     "above": (
-        "先看学习率（太低最常见），再看文档之间有没有结束标记和隔离、文本清洗是否留下乱码、学习率是否尚未降下来",
+        "学习率（太低最常见），再是文档之间有没有结束标记和隔离、文本清洗是否留下乱码、学习率是否尚未降下来",
         "first the learning rate (too low is the usual fault), then end marks between documents and their isolation, "
         "text that cleaning should have removed, and whether the rate has not come down yet",
     ),
     "below": (
-        "先看留出文本是否也在训练文本里（重复、近似重复），再看文本是否很单调（模板、代码、合成问答）",
+        "留出文本是否也在训练文本里（重复、近似重复），再是文本是否很单调（模板、代码、合成问答）",
         "first whether held-out text is in the training text too (copies, near copies), then whether the text is "
         "uniform (templates, code, made-up questions)",
     ),

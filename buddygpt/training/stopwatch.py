@@ -23,6 +23,11 @@ class Stopwatch:
         self._module = None if device.type == "cpu" else torch.get_device_module(device.type)
         self._marks: list[tuple[str | None, Any]] = []
 
+    def begin(self, part: str) -> None:
+        """A step begins with `part`; what one that broke off has left is forgotten."""
+        self._marks.clear()
+        self.turn(part)
+
     def turn(self, part: str | None) -> None:
         """From here on `part` runs; None: nothing that is told of."""
         if self._marks or part is not None:

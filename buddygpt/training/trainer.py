@@ -72,7 +72,7 @@ class Seams(Trainer):
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """A step's batches, timed."""
-        self.stopwatch.turn("data")
+        self.stopwatch.begin("data")
         try:
             return super().get_batch_samples(*args, **kwargs)
         finally:

@@ -160,6 +160,11 @@ def test_the_whole_way_with_a_longer_context(buddy, folder):
         again = buddy(verb, "r.yaml", "--set", "sft.sequence_length=256")
         assert again.code == 0 and "finished already" in again.out
 
+    pages = {path: path.read_bytes() for path in (folder / "runs" / "r").glob("*/report.html")}
+    told = buddy("report", "r")
+    assert told.code == 0 and told.out.count("finished at step") == 3 == len(pages)
+    assert {path: path.read_bytes() for path in pages} == pages  # all that they show can be read again
+
     sft = check_chat_model(folder / "runs/r/sft/model", 256)
     assert sft.config.rope_parameters["rope_type"] == "linear" and sft.config.rope_parameters["factor"] == 4
     dpo = check_chat_model(folder / "runs/r/dpo/model", 256)

@@ -165,3 +165,17 @@ def test_a_stopwatch_reads_events_where_the_device_works_behind_the_host():
     assert watch.take() == {"data": 1, "forward": 2, "backward": 2, "optimizer": 1}
     assert Queue.waited == 1
     assert watch.take() == {}
+
+
+def test_a_step_that_broke_off_leaves_no_time_to_the_next(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("buddygpt.training.stopwatch.time.perf_counter", lambda: now[0])
+    watch = Stopwatch(torch.device("cpu"))
+    watch.begin("data")
+    watch.turn("forward")
+    now[0] = 100.0  # broke off here, went back to a checkpoint
+    watch.begin("data")
+    now[0] = 101.0
+    watch.turn("forward")
+    now[0] = 103.0
+    assert watch.take() == {"data": 1.0, "forward": 2.0}

@@ -22,7 +22,7 @@ from buddygpt.training.facts import Work
 from buddygpt.training.pace import Pace
 from buddygpt.training.setup import peak_bytes
 
-KEPT = ("rewards/", "logps/", "seconds_", "skipped")
+KEPT = ("rewards/", "logps/", "seconds_")
 """Beginnings of the figures that a trainer logs with a step's loss and that its row takes over as they are."""
 
 
@@ -132,7 +132,8 @@ class Meter(TrainerCallback):
             **self.more,
         }
         logs |= {key: value for key, value in row.items() if isinstance(value, int | float) and key != "step"}
-        logs |= {key: max(value) for key, value in self.more.items()}  # of the layer that is worst off
+        # Trackers draw numbers: of the layers the worst one's.
+        logs |= {key: max(value) if isinstance(value, list) else value for key, value in self.more.items()}
         self.latest |= row
         self._write(row)
         self._tell(state)

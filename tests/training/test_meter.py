@@ -118,12 +118,15 @@ def test_no_utilisation_where_the_peak_is_not_known_and_none_of_tuning(meter, cl
     assert peak_flops(H100, "fp32") is None
 
 
-def test_a_reason_to_skip_a_step_stands_in_its_row(meter, clock):
+def test_what_other_watchers_found_stands_in_the_row_and_is_told_to_trackers(meter, clock):
+    """The load of experts is one number a layer, of which trackers get the worst; a guard's reason is a text."""
     built, now = meter(work())
     clock(now)
-    built.tell(1, 1, logs={"loss": float("nan"), "learning_rate": 1e-3, "skipped": "the loss is not finite"})
+    built.more = {"max_violation": [0.5, 1.25], "skipped": "loss is nan"}
+    built.tell(1, 1, logs=(logs := {"loss": float("nan"), "learning_rate": 1e-3}))
     row = json.loads(built.file.read_text())
-    assert row["skipped"] == "the loss is not finite" and row["loss"] is None
+    assert row["skipped"] == "loss is nan" and row["loss"] is None and row["max_violation"] == [0.5, 1.25]
+    assert logs["max_violation"] == 1.25 and logs["skipped"] == "loss is nan"
 
 
 def test_what_is_told_while_training_has_speed_and_memory(meter, clock):

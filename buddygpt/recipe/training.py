@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from buddygpt.recipe.base import Count, FieldError, Number, Section
+from buddygpt.recipe.guard import GuardSection
 
 Positive = Annotated[Count, Field(gt=0)]
 Rate = Annotated[Number, Field(gt=0)]
@@ -71,6 +72,17 @@ class WSD(Section):
     """Last rate as a share of the peak."""
 
 
+MAY_CHANGE = frozenset(
+    {
+        *("micro_batch_size", "attn_implementation", "gradient_checkpointing"),
+        *("guard", "save_every", "keep_checkpoints", "keep_every"),
+        *("eval_every", "eval_tokens", "eval_pairs", "prompts"),
+    }
+)
+"""Fields of a training section that may change when a run goes on: how a batch is split and computed, what is kept,
+what is told and judged. All others decide what is learned."""
+
+
 class TrainingSection(Section):
     """What training runs of all kinds have in common."""
 
@@ -100,8 +112,12 @@ class TrainingSection(Section):
     """Recompute each layer in the backward pass: less memory, about a third more time."""
     trackers: list[Literal["wandb", "swanlab", "tensorboard", "trackio"]] = []
     """Experiment trackers that get each step's and each evaluation's figures; `pip install 'buddygpt[trackers]'`."""
+    guard: GuardSection = GuardSection()
+    """What happens at a step that would harm the weights."""
     keep_checkpoints: Positive = 2
     """Newest checkpoints that stay."""
+    keep_every: Positive | None = None
+    """Checkpoints of steps that this divides stay for good; none where left out."""
     seed: Annotated[Count, Field(ge=0)] = 0
     """Initial weights, order of windows, samples."""
 
@@ -109,4 +125,14 @@ class TrainingSection(Section):
     def _schedule_fits(self) -> TrainingSection:
         if isinstance(self.schedule, WSD) and self.schedule.warmup + self.schedule.decay > 1:
             raise FieldError("schedule.decay", "warmup and decay together are more than the whole run")
+        return self
+
+    @model_validator(mode="after")
+    def _keeps(self) -> TrainingSection:
+        save_every = getattr(self, "save_every", None)
+        if self.keep_every and save_every and self.keep_every % save_every:
+            raise FieldError(
+                "keep_every",
+                f"no checkpoint is written every {self.keep_every} steps: give a multiple of save_every = {save_every}",
+            )
         return self

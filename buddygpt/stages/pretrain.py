@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, set_seed
 from buddygpt.data import demo
 from buddygpt.data.baseline import ngram_baseline
 from buddygpt.data.prepare import Prepared
-from buddygpt.data.windows import Mixture, StreamWindows, TokenStream, Window, evaluation_windows
+from buddygpt.data.windows import Mixture, Passing, StreamWindows, TokenStream, Window, evaluation_windows
 from buddygpt.events import Caution, Emit, Note, Table
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 from buddygpt.recipe.data import DemoSource, source_name
@@ -20,7 +20,7 @@ from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
 from buddygpt.report.chapters import Kept
 from buddygpt.training import chapter
-from buddygpt.training.facts import Work, memory_rows, model_rows, training_rows
+from buddygpt.training.facts import Work, checkpoint_bytes, memory_rows, model_rows, training_rows
 from buddygpt.training.pace import pretraining_pace
 from buddygpt.training.setup import (
     check_precision,
@@ -69,22 +69,26 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     recipe.require("pretrain", "pretrain", "data")
     assert recipe.pretrain is not None and recipe.data is not None
     section = recipe.pretrain
-    run.check(recipe, *SECTIONS)
+    changed = run.check(recipe, *SECTIONS)
     folder = run.chapter("pretrain")
     if (done := chapter.finished(folder, emit)) is not None:
         return PretrainResult(True, done["step"], folder / "model", done["metrics"], done["baseline"])
     check_trackers(section, "pretrain")
-    start = chapter.start_from(folder, resume)
+    start = chapter.start_from(folder, resume, emit)
     device = find_device()
     check_precision(section, device)
     work = Work.of_pretraining(recipe, device)
     work.attention()
     pace = pretraining_pace(section, device.processes)
-    chapter.check_space(count_parameters(recipe.model).total, section.keep_checkpoints, folder, "pretrain")
+    parameters = count_parameters(recipe.model).total
+    size = checkpoint_bytes(parameters)
+    chapter.check_space(section, parameters, size, pace.steps, folder, "pretrain")
     prepared = chapter.prepare_data(recipe, cache, emit)
     origin = {"prepared": prepared.path.name, "versions": versions()}
     if start:
-        chapter.check_origin(start, origin)
+        chapter.check_origin(start, recipe, origin)
+        for change in changed:
+            emit(Note(change))
     tokenizer = prepared.tokenizer()
     training, held_out, ends, widths = _texts(recipe, prepared, tokenizer)
     run.claim(recipe, *SECTIONS)
@@ -114,14 +118,14 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
         (prompt, [tokenizer.eos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]])
         for prompt in _prompts(recipe)
     ]
-    watch = chapter.watch("pretrain", folder, recipe, work, pace, origin, start, prompts, tokenizer, emit)
+    order = Passing(windows)
+    watch = chapter.watch("pretrain", folder, recipe, work, pace, origin, start, order, size, prompts, tokenizer, emit)
     trainer = PretrainTrainer(
         model,
         tokenizer,
         section,
-        windows,
+        watch.keeper,
         held_out,
-        folder / "checkpoints",
         watch.callbacks(),
         pace,
     )
@@ -129,7 +133,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     step, metrics = chapter.train(trainer, watch, folder, start, emit)
     done = step >= pace.steps
     if trainer.is_world_process_zero():
-        with chapter.disk_full(folder):
+        with chapter.safe_writing(folder):
             if done:
                 chapter.save(model, tokenizer, folder / "model")
             chapter.page(run, "pretrain", kept, done)

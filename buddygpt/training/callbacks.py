@@ -1,10 +1,10 @@
-"""Watchers of a training run: the samples, the brake, and the seal on checkpoints."""
+"""Watchers of a training run: the samples and the brake."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from buddygpt.data.tokenizer import largest_id
 from buddygpt.events import Emit, Text
 from buddygpt.model.generation import generate, stop_ids
 from buddygpt.model.sampling import Sampling
-from buddygpt.training import checkpoints
 from buddygpt.training.meter import rewind
 
 
@@ -34,6 +33,7 @@ class Samples(TrainerCallback):
         file: samples.jsonl; lines beyond the checkpoint that training goes on from are taken back first.
         emit: who is told.
         start: steps done already.
+        judged: as of `Meter`.
         length: new tokens for each prompt.
     """
 
@@ -45,11 +45,12 @@ class Samples(TrainerCallback):
         file: Path,
         emit: Emit,
         start: int,
+        judged: bool = True,
         length: int = 96,
     ):
         self.prompts, self.starts, self.tokenizer = prompts, starts, tokenizer
         self.file, self.emit, self.length = file, emit, length
-        rewind(file, start)
+        rewind(file, start, judged)
         self.latest: list[dict[str, Any]] = []
 
     def on_evaluate(
@@ -107,26 +108,3 @@ class Brake(TrainerCallback):
         elif self.pulled:
             control.should_save = control.should_training_stop = True
         return control
-
-
-class Seal(TrainerCallback):
-    """Puts what a checkpoint needs to be rebuilt alone into it, marks it whole, removes old ones.
-
-    Args:
-        files: name to text of what is added.
-        keep: newest whole checkpoints that stay.
-    """
-
-    def __init__(self, files: Mapping[str, str], keep: int):
-        self.files, self.keep = files, keep
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Finish the checkpoint just written."""
-        if not state.is_world_process_zero:
-            return
-        folder = Path(str(args.output_dir))
-        checkpoint = folder / f"checkpoint-{state.global_step}"
-        for name, text in self.files.items():
-            (checkpoint / name).write_text(text, "utf-8")
-        checkpoints.seal(checkpoint)
-        checkpoints.keep_newest(folder, self.keep)

@@ -75,6 +75,7 @@ class Meter(TrainerCallback):
         emit: who is told.
         start: steps done already.
         more: figures of other watchers that go into each step's line; read anew at each.
+        judged: whether the evaluation that was due at `start` came to its end.
         draw: makes the report from what is written so far; called after an evaluation or a checkpoint, where drawing
             has taken no more than `DRAWN` of the time, and its failure ends nothing.
     """
@@ -87,19 +88,24 @@ class Meter(TrainerCallback):
         emit: Emit,
         start: int,
         more: Mapping[str, Any] | None = None,
+        judged: bool = True,
         draw: Callable[[], Any] | None = None,
     ):
         self.file, self.work, self.pace, self.emit = file, work, pace, emit
         self.effort = Effort.of(work)
         self.more = {} if more is None else more
         self.draw, self._drawn, self._drawing = draw, time.perf_counter(), 0.0
-        self.rows = rewind(file, start)
-        self.latest: dict[str, Any] = {}
-        for row in self.rows:
-            self.latest |= row
         self._clock = time.perf_counter()
         self._told = 0.0
         self._rate = 0.0
+        self.rewind(start, judged)
+
+    def rewind(self, step: int, judged: bool = True) -> None:
+        """Take back the lines after a step, and the evaluation at it where that is to be made again."""
+        self.rows = rewind(self.file, step, judged)
+        self.latest: dict[str, Any] = {}
+        for row in self.rows:
+            self.latest |= row
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -200,9 +206,19 @@ class Meter(TrainerCallback):
         self.emit(Progress(self.work.name, done, total, "steps", values))
 
 
-def rewind(file: Path, step: int) -> list[dict[str, Any]]:
-    """Rows of a file of JSON lines up to `step`; later ones, and a line cut short by a crash, are taken out of it."""
-    rows = [row for row in load_rows(file) if row["step"] <= step]
+def rewind(file: Path, step: int, judged: bool = True) -> list[dict[str, Any]]:
+    """Rows of a file of JSON lines up to `step`; later ones, and a line cut short by a crash, are taken out of it.
+
+    Args:
+        file: rows have a `step`.
+        step: the last one that stays.
+        judged: what an evaluation at `step` has written stays, too.
+    """
+
+    def stays(row: Mapping[str, Any]) -> bool:
+        return row["step"] < step or (row["step"] == step and (judged or "loss" in row or "seconds_save" in row))
+
+    rows = [row for row in load_rows(file) if stays(row)]
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return rows

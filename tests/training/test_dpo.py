@@ -26,6 +26,7 @@ from buddygpt.training.dpo import DPOTrainer
 from buddygpt.training.lora import lora_config, merged
 from buddygpt.training.pace import Pace
 from buddygpt.training.reference import ScoreFile, pair_key, weights_hash
+from tests.training.kept import keep
 
 SECTION = {
     "data": {"sources": [{"kind": "demo"}]},
@@ -107,8 +108,9 @@ def build(tmp_path):
         pairs = make_pairs(steps * accumulation * section.micro_batch_size) if pairs is None else pairs
         figures = Figures(stop)
         trainer = DPOTrainer(
-            make_model() if model is None else model, make_tokenizer(), section, pairs, held_out or {},
-            tmp_path / name, [figures], Pace(steps, accumulation, steps, section.eval_every, lambda done: done),
+            make_model() if model is None else model, make_tokenizer(), section,
+            keep(tmp_path / name, pairs, len(pairs) // steps), held_out or {}, [figures],
+            Pace(steps, len(pairs) // steps, accumulation, steps, section.eval_every, lambda done: done),
             tmp_path / "scores", silent,
         )  # fmt: skip
         return trainer, figures
@@ -383,7 +385,7 @@ def test_going_on_is_never_having_stopped(build, tmp_path, lora):
     unbroken.train()
     stopped, _ = build(4, 2, pairs, lora=lora, name="b", stop=2)
     stopped.train()
-    checkpoint = tmp_path / "b" / "checkpoint-2"
+    checkpoint = tmp_path / "b" / "checkpoints" / "checkpoint-2"
     assert not list((tmp_path / "b").rglob("README.md"))
     resumed, _ = build(4, 2, pairs, lora=lora, name="b")
     resumed.train(resume_from_checkpoint=str(checkpoint))

@@ -17,7 +17,7 @@ from buddygpt.training.meter import Effort, Meter
 from buddygpt.training.pace import Pace
 from buddygpt.training.setup import Device
 from buddygpt.training.stopwatch import Stopwatch
-from tests.training.test_trainer import SECTION, train  # noqa: F401  (a fixture)
+from tests.training.conftest import SECTION
 
 MODEL = ModelSection.model_validate({
     "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "max_position_embeddings": 32,
@@ -32,6 +32,11 @@ def work(name="pretrain", device="x86", processes=1):
     return Work(name, MODEL, section, 16, True, Device("cpu", device, processes))
 
 
+def trained(toy):
+    toy.train()
+    return toy.rows()
+
+
 @pytest.fixture
 def meter(tmp_path):
     """A meter over four steps of 256 tokens; `step` tells it of one that took so many seconds."""
@@ -39,7 +44,7 @@ def meter(tmp_path):
 
     def make(work, start=0):
         now = [100.0]
-        built = Meter(tmp_path / "metrics.jsonl", work, Pace(4, 1, 2, 2, lambda s: s * 256), events.append, start)
+        built = Meter(tmp_path / "metrics.jsonl", work, Pace(4, 16, 1, 2, 2, lambda s: s * 256), events.append, start)
         built.events = events
 
         def tell(seconds, number, call="on_log", **more):
@@ -61,8 +66,8 @@ def clock(monkeypatch):
     return use
 
 
-def test_the_parts_of_a_step_are_its_time_and_never_more(train):  # noqa: F811
-    _, rows = train("run", micro_batch_size=2)  # eight micro-batches a step
+def test_the_parts_of_a_step_are_its_time_and_never_more(toy_training):
+    rows = trained(toy_training("run", micro_batch_size=2))  # eight micro-batches a step
     steps = [row for row in rows if "loss" in row]
     parts = ("seconds_data", "seconds_forward", "seconds_backward", "seconds_optimizer")
     assert len(steps) == 12
@@ -73,8 +78,8 @@ def test_the_parts_of_a_step_are_its_time_and_never_more(train):  # noqa: F811
     assert sum(row[part] for row in steps[1:] for part in parts) > 0.9 * whole
 
 
-def test_saving_and_evaluating_have_times_of_their_own(train):  # noqa: F811
-    _, rows = train("run")
+def test_saving_and_evaluating_have_times_of_their_own(toy_training):
+    rows = trained(toy_training("run"))
     assert [row["step"] for row in rows if row.get("seconds_save", 0) > 0] == [5, 10, 12]
     evaluated = [row for row in rows if "eval/v/loss" in row]
     assert [row["step"] for row in evaluated] == [4, 8, 12] and all(row["seconds_eval"] > 0 for row in evaluated)

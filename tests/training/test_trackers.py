@@ -14,7 +14,7 @@ from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.training import trackers
 from buddygpt.training.trackers import tracked_name
 from tests.conftest import ROOT, TOY
-from tests.training.test_trainer import SECTION
+from tests.training.conftest import SECTION
 
 ALONE = """
 import socket, sys

@@ -209,10 +209,11 @@ def differences(a: Path, b: Path) -> list[str]:
     return found
 
 
-TIMES = ("seconds", "tokens_per_second")
+TIMES = ("seconds", "tokens_per_second", "flops_per_second", "mfu", "peak_bytes")
 """Figures of the machine, not of the model: keys that begin so."""
 
 
 def _figures(file: Path) -> Sequence[dict[str, object]]:
     rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-    return [{k: v for k, v in row.items() if not k.startswith(TIMES)} for row in rows]
+    told = [{k: v for k, v in row.items() if not k.startswith(TIMES)} for row in rows]
+    return [row for row in told if row.keys() > {"step", "tokens"}]  # a kill may come before a save's time is written

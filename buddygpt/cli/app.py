@@ -11,6 +11,7 @@ import typer
 import buddygpt
 from buddygpt.cli import chat, data, export, push, recipes, train
 from buddygpt.cli.eval import evaluate
+from buddygpt.cli.report import report
 from buddygpt.recipe.errors import BuddyError, Stopped
 from buddygpt.training import launch
 
@@ -46,6 +47,7 @@ app.add_typer(data.app, name="data")
 app.command("pretrain")(train.pretrain)
 app.command("sft")(train.sft)
 app.command("dpo")(train.dpo)
+app.command("report")(report)
 app.command("eval")(evaluate)
 app.command("chat")(chat.chat)
 app.command("export")(export.export)

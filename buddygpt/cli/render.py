@@ -14,6 +14,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text as Styled
 
 from buddygpt.events import Caution, Event, Note, Progress, Table, Text, Tokens
+from buddygpt.report.words import spell_duration
 
 PLAIN_SECONDS = 10.0
 """Seconds between two lines of the same task where there is no terminal."""
@@ -41,9 +42,11 @@ class Renderer:
             TextColumn("{task.fields[values]}"),
             TimeRemainingColumn(),
             console=self.console,
+            speed_estimate_period=600,  # seconds that the time left is guessed from: a step may take a minute
         )
         self._tasks: dict[str, int] = {}
         self._told: dict[str, tuple[float, int]] = {}
+        self._began: dict[str, tuple[float, int]] = {}
         self._legend = True
 
     def __enter__(self) -> Renderer:
@@ -119,13 +122,16 @@ class Renderer:
 
     def _line(self, event: Progress) -> None:
         now = time.monotonic()
+        if event.done < self._began.setdefault(event.task, (now, event.done))[1]:
+            self._began[event.task] = (now, event.done)
         last, done = self._told.get(event.task, (0.0, -1))
         finished = event.done >= event.total
         if (now - last < PLAIN_SECONDS and not finished) or event.done == done:
             return
         self._told[event.task] = (now, event.done)
         values = "".join(f"  {k} {v}" for k, v in event.values.items())
-        self.console.print(Styled(f"{event.task} {event.done:,}/{event.total:,} {event.unit}{values}"))
+        left = "" if finished else _time_left(now, event, *self._began[event.task])
+        self.console.print(Styled(f"{event.task} {event.done:,}/{event.total:,} {event.unit}{values}{left}"))
 
     def _table(self, event: Table) -> Iterator[Styled]:
         """The lines of a table: one a row where there is no terminal.
@@ -176,6 +182,13 @@ def _lines(pieces: Sequence[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]
             line = []
     if line:
         yield line
+
+
+def _time_left(now: float, event: Progress, began: float, done: int) -> str:
+    """What the work still takes at the pace at which it went since it was first told of; empty where none is known."""
+    if event.done == done or now <= began:
+        return ""
+    return f"  {spell_duration((event.total - event.done) * (now - began) / (event.done - done))} left"
 
 
 def _across(widths: Sequence[int]) -> int:

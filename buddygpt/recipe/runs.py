@@ -3,7 +3,7 @@
 runs/NAME/recipe.yaml     the resolved recipe
 runs/NAME/data            a link to the prepared shards, which runs with the same data share
 runs/NAME/data-report.html  what became of the text, by `buddy data report`
-runs/NAME/pretrain/       checkpoints/  model/  metrics.jsonl  report.html
+runs/NAME/pretrain/       checkpoints/  model/  metrics.jsonl  report.html  report.json  trackers/
 runs/NAME/sft/, dpo/      the same, and data, before.json; sft also context.json where the context was extended
 runs/NAME/export/         the model for other programs, a folder for each kind
 """

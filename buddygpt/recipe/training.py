@@ -90,7 +90,7 @@ class WSD(Section):
 MAY_CHANGE = frozenset(
     {
         *("micro_batch_size", "attn_implementation", "gradient_checkpointing", "compile"),
-        "parallel.reshard_after_forward",
+        *("parallel.reshard_after_forward", "trackers"),
         *("guard", "save_every", "keep_checkpoints", "keep_every"),
         *("eval_every", "eval_tokens", "eval_pairs", "prompts"),
     }
@@ -131,6 +131,8 @@ class TrainingSection(Section):
     """Layers are compiled for training by torch.compile: less time a step, for a warm-up of a minute or so."""
     parallel: Parallel = DDP(kind="ddp")
     """How several processes share the model."""
+    trackers: list[Literal["wandb", "swanlab", "tensorboard", "trackio"]] = []
+    """Experiment trackers that get each step's and each evaluation's figures; `pip install 'buddygpt[trackers]'`."""
     guard: GuardSection = GuardSection()
     """What happens at a step that would harm the weights."""
     keep_checkpoints: Positive = 2

@@ -133,7 +133,9 @@ def _loss(metrics: Sequence[Mapping[str, Any]], answers: bool) -> Figure | None:
     series = column(metrics, "loss")
     scale = _falling([series], len(series) >= LONG)
     unit = ("回答的每词元，单位 nat", "nats a token of answers") if answers else ("每词元，单位 nat", "nats a token")
-    return noisy("loss", "训练损失", "training loss", series, scale, unit)
+    skipped = column([row for row in metrics if row.get("skipped")], "loss").x
+    note = join(unit, ("红色刻度：跳过的步", "red ticks: skipped steps") if len(skipped) else None)
+    return noisy("loss", "训练损失", "training loss", series, scale, note, marks=skipped)
 
 
 def noisy(
@@ -144,6 +146,7 @@ def noisy(
     scale: Scale | None = None,
     note: tuple[str, str] | None = None,
     begin: tuple[float, str] | None = None,
+    marks: Sequence[float] | np.ndarray = (),
 ) -> Figure | None:
     """Each step faint, their running mean over it.
 
@@ -154,6 +157,7 @@ def noisy(
         scale: whichever suits the values where left out.
         note: more of the caption.
         begin: a value to compare with and its name: a dashed line.
+        marks: tokens that get a tick on the axis, as those of values that are not finite do.
     """
     if not len(series.finite):
         return None
@@ -165,7 +169,7 @@ def noisy(
     if begin is not None:
         curves.append(level(begin[0], float(series.x.max()), 1))
         keys.append(Key(begin[1], 2, "dashed"))
-    drawing = draw(name, label, curves, NARROW, scale, steps.x[np.isnan(steps.y)])
+    drawing = draw(name, label, curves, NARROW, scale, [*steps.x[np.isnan(steps.y)], *marks])
     return Figure(chinese, english, join(note, *_axis(scale)), drawing, None, keys)
 
 

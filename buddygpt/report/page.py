@@ -13,11 +13,13 @@ import numpy as np
 
 from buddygpt.report.curves import column, finite, reach
 from buddygpt.report.experts import layer_loads, load_figure
-from buddygpt.report.figures import BITS, make_figures, sources
+from buddygpt.report.figures import BITS, make_figures, some, sources
+from buddygpt.report.normal import Size, checks
 from buddygpt.report.preferences import preference_figures
 from buddygpt.report.reach import context_figures, context_rows, context_verdict
 from buddygpt.report.template import Headline, fill, write_page
 from buddygpt.report.tuning import Tuning, distance_headline, judged_pairs, pair_headlines, tuning_cautions
+from buddygpt.report.usage import skipped_steps, time_parts, usage_figure, usage_headlines
 from buddygpt.report.words import NOTHING, spell_count, spell_duration, spell_number, spell_steps
 
 OLDER = 24
@@ -46,6 +48,7 @@ class Report:
         command: what to type next.
         finished: whether the whole budget was trained.
         tuning: what fine-tuning or preference tuning adds; None in pretraining.
+        size: of a run of pretraining, by which its loss is judged; None: it is not judged.
     """
 
     title: str
@@ -56,6 +59,7 @@ class Report:
     command: str
     finished: bool
     tuning: Tuning | None = None
+    size: Size | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ def render(report: Report) -> str:
     chapter = tuning.chapter if tuning else None
     held_out = _held_out(metrics, report.baselines)
     latest, older, left_out = _samples(report)
-    experts = load_figure(metrics)
+    more = some(usage_figure(metrics), load_figure(metrics))
     if chapter == "dpo":
         assert tuning is not None
         figures = preference_figures(metrics, tuning.first_loss)
@@ -124,7 +128,9 @@ def render(report: Report) -> str:
         held_out=held_out,
         pairs=judged_pairs(metrics),
         evaluated=any(key.startswith("eval/") for row in metrics for key in row),
-        figures=figures + ([experts] if experts else []),
+        figures=figures + more,
+        time_parts=time_parts(metrics),
+        checks=checks(metrics, report.size, report.baselines) if report.size and metrics else (),
         layer_loads=layer_loads(metrics),
         changes=tuning.changes if tuning else None,
         context=context,
@@ -149,6 +155,12 @@ def _cautions(metrics: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, str]]
         yield (
             f"损失在 {len(lost):,} 步不是有限数（NaN 或无穷大）：第 {steps} 步",
             f"the loss was not finite at {len(lost):,} step{'s' * (len(lost) > 1)}: {steps}",
+        )
+    for reason, skipped in skipped_steps(metrics).items():
+        steps, several = spell_steps(skipped), "s" * (len(skipped) > 1)
+        yield (
+            f"跳过了 {len(skipped):,} 步，权重和动量保持不变：第 {steps} 步（{reason}）",
+            f"{len(skipped):,} step{several} skipped, weights and moments unchanged: {steps} ({reason})",
         )
     for figure in (BITS, "margin"):
         for name in sources(metrics, figure):
@@ -213,6 +225,7 @@ def _totals(metrics: Sequence[Mapping[str, Any]]) -> Iterable[Headline]:
     if len(speed):
         middle = spell_count(float(np.median(speed)))
         yield Headline("速度", "tokens per second", middle, "各步的中位数", "median of steps")
+    yield from usage_headlines(metrics)
 
 
 Samples = list[Mapping[str, Any]]

@@ -43,6 +43,8 @@ class Curve:
         opacity: 0 to 1.
         dashed: dashes in place of a solid line.
         spread: a faint band of this half height around the line.
+        name: a word written on the line, for those who cannot tell it by its colour; empty: none.
+        at: where on the line, as a share of its points.
     """
 
     series: Series
@@ -51,6 +53,8 @@ class Curve:
     opacity: float = 1.0
     dashed: bool = False
     spread: Array | None = None
+    name: str = ""
+    at: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,9 @@ def draw(
     marks: Sequence[float] | np.ndarray = (),
     borders: Sequence[float] = (),
     end: float | None = None,
+    unit: str = "tokens",
 ) -> Markup:
-    """One plot over tokens.
+    """One plot over tokens, or what else `unit` names.
 
     Args:
         name: unlike that of any other drawing on the page; the ids inside are made from it.
@@ -96,6 +101,7 @@ def draw(
         marks: tokens at which a value was not finite; ticks on the axis.
         borders: tokens at which a line crosses the plot from below to above.
         end: tokens at which the plot ends; None: where the curves end.
+        unit: of the horizontal axis.
     """
     width, height = size
     with drawing(name, label, size) as done:
@@ -120,7 +126,10 @@ def draw(
                 clip_on=scale.top is not None,
                 zorder=2 if curve.dashed else 3,
             )
+            if curve.name:
+                _write_name(axes, curve, line)
         _set_axes(axes, curves, scale, end)
+        axes.set_xlabel(unit, loc="right", labelpad=3)
         for mark in marks:
             axes.axvline(mark, ymax=0.05, color=colour("--warn"), linewidth=1.2)
         for border in borders:
@@ -160,13 +169,21 @@ def colour(variable: str) -> str:
     return _STAND_INS[variable]
 
 
+def _write_name(axes: Axes, curve: Curve, line: str) -> None:
+    good = np.flatnonzero(np.isfinite(curve.series.y))
+    if len(good):
+        i = good[round(curve.at * (len(good) - 1))]
+        spot = {"boxstyle": "circle,pad=0.22", "facecolor": colour("--paper"), "edgecolor": line, "linewidth": 1.1}
+        place = (curve.series.x[i], curve.series.y[i])
+        axes.annotate(curve.name, place, color=line, fontsize=11, ha="center", va="center", bbox=spot, zorder=5)
+
+
 def _set_axes(axes: Axes, curves: Sequence[Curve], scale: Scale, end: float | None) -> None:
     if end is None:
         end = max(float(c.series.x.max()) for c in curves)
     axes.set_xlim(0, end or 1)
     axes.xaxis.set_major_locator(MaxNLocator(4 if axes.bbox.width < 500 else 8, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: spell_count(x)))
-    axes.set_xlabel("tokens", loc="right", labelpad=3)
     axes.margins(y=0.06)
     if scale.top is not None:
         low = min(float(c.series.finite.min()) for c in curves if len(c.series.finite))

@@ -26,6 +26,7 @@ from buddygpt.recipe.dpo import DPOSection
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
+from buddygpt.report.chapters import Kept
 from buddygpt.report.tuning import Tuning, tuning_cautions
 from buddygpt.training import chapter
 from buddygpt.training.dpo import DPOTrainer
@@ -95,7 +96,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> T
     # The selection bias of experts is the reference's too where adapters are all that learns: it must not move.
     balanced = section.lora is None
     watch = chapter.watch(
-        "dpo", folder, recipe, pace, begun.origin, begun.start, pairs, begun.size, asked, tokenizer, emit,
+        "dpo", folder, recipe, work, pace, begun.origin, begun.start, pairs, begun.size, asked, tokenizer, emit,
         balanced=balanced,
     )  # fmt: skip
     seeds, resumed = demo_seeds(section.data), begun.start is not None
@@ -111,6 +112,12 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> T
         cache / "reference",
         emit,
     )
+    earlier = chapters_before(run) if section.model is None else {}
+    columns = guessing(seeds) | earlier
+    columns[begun.base_name] = earlier.get(begun.base_name, {}) | before
+    first_loss = math.log(2) if section.loss_type == ["sigmoid"] else None
+    started = Tuning("dpo", change_table(columns), before, first_loss=first_loss)
+    chapter.begin_page(folder, Kept(facts, tuning=started))
     step, metrics = chapter.train(trainer, watch, folder, begun.start, emit)
     ended = step >= pace.steps
     after: dict[str, float] = {}
@@ -121,9 +128,6 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> T
                 after = judge_model(result, tokenizer, prompts, seeds, room)
                 metrics |= _distance(result, begun.base.load(section), tokenizer, prompts, length, section.seed)
                 chapter.save(result, tokenizer, folder / "model")
-            earlier = chapters_before(run) if section.model is None else {}
-            columns = guessing(seeds) | earlier
-            columns[begun.base_name] = earlier.get(begun.base_name, {}) | before
             columns |= {"dpo": after} if after else {}
             tuning = Tuning(
                 "dpo",
@@ -131,9 +135,9 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> T
                 before,
                 after,
                 kl=(metrics["kl/reply"], metrics["kl/token"]) if "kl/reply" in metrics else None,
-                first_loss=math.log(2) if section.loss_type == ["sigmoid"] else None,
+                first_loss=first_loss,
             )
-            chapter.page(run, "dpo", facts, watch.meter.rows, ended, tuning=tuning)
+            chapter.page(run, "dpo", Kept(facts, tuning=tuning), ended)
             if ended:
                 chapter.record(
                     folder,

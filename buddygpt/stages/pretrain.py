@@ -18,6 +18,7 @@ from buddygpt.recipe.data import DemoSource, source_name
 from buddygpt.recipe.geometry import count_parameters
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
+from buddygpt.report.chapters import Kept
 from buddygpt.training import chapter
 from buddygpt.training.branch import branch_point, origin_of, take_history
 from buddygpt.training.compiled import check_compile
@@ -31,6 +32,7 @@ from buddygpt.training.setup import (
     find_device,
     versions,
 )
+from buddygpt.training.trackers import check_trackers
 from buddygpt.training.trainer import HeldOut, PretrainTrainer
 
 SECTIONS = ("model", "tokenizer", "data", "pretrain")
@@ -76,6 +78,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     folder = run.chapter("pretrain")
     if (done := chapter.finished(folder, emit)) is not None:
         return PretrainResult(True, done["step"], folder / "model", done["metrics"], done["baseline"])
+    check_trackers(section, "pretrain")
     start = chapter.start_from(folder, resume, emit)
     branches = start is None and section.start_from is not None
     if branches:
@@ -99,7 +102,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     if start and section.start_from:
         origin["start_from"] = origin_of(start, folder)
     tokenizer = prepared.tokenizer()
-    training, held_out, ends = _texts(recipe, prepared, tokenizer)
+    training, held_out, ends, widths = _texts(recipe, prepared, tokenizer)
     if rank() == 0:
         run.claim(recipe, *SECTIONS)
         run.link_data(prepared.path)
@@ -124,13 +127,14 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
         "versions": list(origin["versions"].items()),
     }
     _tell_plan(recipe, facts, baseline, windows, emit)
+    kept = Kept(facts, baseline, windows.epochs(), widths)
 
     prompts = [
         (prompt, [tokenizer.eos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]])
         for prompt in _prompts(recipe)
     ]
     order = Passing(windows)
-    watch = chapter.watch("pretrain", folder, recipe, pace, origin, start, order, size, prompts, tokenizer, emit)
+    watch = chapter.watch("pretrain", folder, recipe, work, pace, origin, start, order, size, prompts, tokenizer, emit)
     trainer = PretrainTrainer(
         model,
         tokenizer,
@@ -140,6 +144,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
         watch.callbacks(),
         pace,
     )
+    chapter.begin_page(folder, kept)
     step, metrics = chapter.train(trainer, watch, folder, start, emit)
     done = step >= pace.steps
     result = whole(trainer.accelerator.unwrap_model(trainer.model)) if done else None
@@ -147,7 +152,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
         with chapter.safe_writing(folder):
             if done:
                 chapter.save(result, tokenizer, folder / "model")
-            chapter.page(run, "pretrain", facts, watch.meter.rows, done, baselines=baseline)
+            chapter.page(run, "pretrain", kept, done)
             if done:
                 known = {"recipe": recipe.digest(*SECTIONS)} | {k: v for k, v in origin.items() if k == "start_from"}
                 chapter.record(folder, device, origin, step=step, metrics=metrics, baseline=baseline, **known)
@@ -168,11 +173,15 @@ def _fresh_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> BuddyGPT
 
 def _texts(
     recipe: Recipe, prepared: Prepared, tokenizer: PreTrainedTokenizerBase
-) -> tuple[list[TokenStream], list[HeldOut], list[tuple[TokenStream, int]]]:
-    """Training streams, held-out texts, and each held-out stream with the token where its judged part stops."""
+) -> tuple[list[TokenStream], list[HeldOut], list[tuple[TokenStream, int]], dict[str, float]]:
+    """Training streams, held-out texts, each held-out stream with the token where its judged part stops.
+
+    The last are the UTF-8 bytes of a held-out character, by source.
+    """
     assert recipe.data is not None and recipe.pretrain is not None
     eos = tokenizer.eos_token_id
     training, held_out, ends = [], [], []
+    widths = {}
     for source in recipe.data.sources:
         name = source_name(source)
         stream = TokenStream(name, prepared.open(name, "train"), eos)
@@ -185,7 +194,8 @@ def _texts(
             text = tokenizer.decode(ids[ids != eos].tolist(), clean_up_tokenization_spaces=False)
             held_out.append(HeldOut(name, windows, stop, len(text)))
             ends.append((stream, stop))
-    return training, held_out, ends
+            widths[name] = len(text.encode("utf-8", "replace")) / max(1, len(text))
+    return training, held_out, ends, widths
 
 
 def _branch_rows(origin: dict[str, Any]) -> list[tuple[str, str]]:

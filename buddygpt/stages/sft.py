@@ -23,6 +23,7 @@ from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
 from buddygpt.recipe.sft import SFTSection
+from buddygpt.report.chapters import Kept
 from buddygpt.report.reach import BEFORE, EXTENDED, TUNED, context_heads, context_rows
 from buddygpt.report.tuning import Tuning, tuning_cautions
 from buddygpt.training import chapter
@@ -77,7 +78,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> T
     prompts = [ids for source in judged for ids in source.prompts()]
     asked = shown(prompts, tokenizer)
     watch = chapter.watch(
-        "sft", folder, recipe, pace, begun.origin, begun.start, windows, begun.size, asked, tokenizer, emit,
+        "sft", folder, recipe, work, pace, begun.origin, begun.start, windows, begun.size, asked, tokenizer, emit,
         balanced=section.lora is None,  # of low-rank updates nothing else is saved, and experts stay as they are
     )  # fmt: skip
     seeds, room, resumed = demo_seeds(section.data), context[0], begun.start is not None
@@ -101,6 +102,8 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> T
         watch.callbacks(),
         pace,
     )
+    columns = guessing(seeds) | {begun.base_name: before}
+    chapter.begin_page(folder, Kept(facts, tuning=Tuning("sft", change_table(columns), before)))
     step, metrics = chapter.train(trainer, watch, folder, begun.start, emit)
     ended = step >= pace.steps
     after: dict[str, float] = {}
@@ -112,10 +115,10 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> T
                 if reach is not None:
                     reach.measure(TUNED, result, section.precision)
                 chapter.save(result, tokenizer, folder / "model")
-            columns = guessing(seeds) | {begun.base_name: before} | ({"sft": after} if after else {})
+            columns |= {"sft": after} if after else {}
             reached = None if reach is None else reach.page()
             tuning = Tuning("sft", change_table(columns), before, after, context=reached)
-            chapter.page(run, "sft", facts, watch.meter.rows, ended, tuning=tuning)
+            chapter.page(run, "sft", Kept(facts, tuning=tuning), ended)
             if ended:
                 chapter.record(
                     folder,

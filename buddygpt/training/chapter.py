@@ -6,7 +6,6 @@ import errno
 import json
 import math
 import os
-import shlex
 import shutil
 import signal
 import threading
@@ -29,19 +28,21 @@ from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.runs import Run, differences, dump_yaml, free_bytes, write_atomically
 from buddygpt.recipe.schema import Chapter, Recipe
 from buddygpt.recipe.training import TrainingSection
-from buddygpt.report.page import Report, load_rows, write_report
-from buddygpt.report.tuning import Tuning
+from buddygpt.report.chapters import Kept, keep, write_chapter
+from buddygpt.report.page import load_rows
 from buddygpt.training import checkpoints
 from buddygpt.training.balance import Balance
-from buddygpt.training.callbacks import Brake, Meter, Samples, rewind
+from buddygpt.training.callbacks import Brake, Samples
 from buddygpt.training.compiled import warm_up
-from buddygpt.training.facts import Rows
+from buddygpt.training.facts import Work
 from buddygpt.training.guard import Guard, Rewind
 from buddygpt.training.keeper import Keeper
 from buddygpt.training.launch import ONCE, OURS, launched_processes, rank
+from buddygpt.training.meter import Meter, rewind
 from buddygpt.training.pace import Pace
 from buddygpt.training.randomness import seed_process
 from buddygpt.training.setup import Device, surroundings
+from buddygpt.training.trackers import start_trackers
 
 ORIGIN = "origin.json"
 """In each checkpoint: what the run began from, and the versions it was made with."""
@@ -227,10 +228,12 @@ class Watch:
     meter: Meter
     keeper: Keeper
     judge_again: bool
+    trackers: Sequence[TrainerCallback] = ()
 
     def callbacks(self) -> list[TrainerCallback]:
-        """The watchers."""
-        return [watcher for watcher in (self.balance, self.samples, self.brake, self.meter) if watcher is not None]
+        """In the order in which they are told: the meter of what the others found, the trackers of what it adds."""
+        watchers = (self.balance, self.samples, self.brake, self.meter, *self.trackers)
+        return [watcher for watcher in watchers if watcher is not None]
 
     def go_back(self, step: int) -> None:
         """Take figures and samples after a step back."""
@@ -242,6 +245,7 @@ def watch(
     name: Chapter,
     folder: Path,
     recipe: Recipe,
+    work: Work,
     pace: Pace,
     origin: Mapping[str, Any],
     start: Path | None,
@@ -259,6 +263,7 @@ def watch(
         name: the chapter's, which is that of its section.
         folder: the chapter's; made where it is missing.
         recipe: kept in each checkpoint.
+        work: what is trained, and where.
         pace: of the run.
         origin: kept in each checkpoint as `ORIGIN`.
         start: the checkpoint to go on from.
@@ -268,6 +273,9 @@ def watch(
         tokenizer: the model's.
         emit: who is told.
         balanced: the selection bias of experts moves.
+
+    Raises:
+        BuddyError: a tracker cannot begin.
     """
     section = getattr(recipe, name)
     step = checkpoints.step_of(start) if start else 0
@@ -285,9 +293,10 @@ def watch(
         balance,
         Samples([text for text, _ in prompts], [ids for _, ids in prompts], tokenizer, sampled, emit, step, judged),
         Brake(),
-        Meter(name, metrics, pace, emit, step, figures, judged),
+        Meter(metrics, work, pace, emit, step, figures, judged, lambda: write_chapter(Run(folder.parent), name, False)),
         keeper,
         not judged,
+        start_trackers(work.section.trackers, folder, step) if rank() == 0 else (),
     )
 
 
@@ -331,30 +340,24 @@ def train(trainer: Trainer, watch: Watch, folder: Path, start: Path | None, emit
     return trainer.state.global_step, {k: v for k, v in watch.meter.latest.items() if k.startswith("eval/")}
 
 
-def page(
-    run: Run,
-    name: Chapter,
-    facts: Mapping[str, Rows],
-    metrics: Sequence[Mapping[str, Any]],
-    finished: bool,
-    *,
-    baselines: Mapping[str, float] | None = None,
-    tuning: Tuning | None = None,
-) -> None:
-    """Write a chapter's report; what the arguments are `Report` tells."""
-    folder = run.chapter(name)
-    again = ("buddy", name, str(run.path / "recipe.yaml"), "--run", str(run.path), "--resume")
-    report = Report(
-        title=run.name,
-        facts=facts,
-        metrics=metrics,
-        samples=load_rows(folder / "samples.jsonl"),
-        command=shlex.join(("buddy", "chat", str(folder / "model")) if finished else again),
-        finished=finished,
-        baselines=baselines or {},
-        tuning=tuning,
-    )
-    write_report(folder / "report.html", report)
+def begin_page(folder: Path, kept: Kept) -> None:
+    """Write down what the report shows beyond the chapter's files, for those made while training goes on."""
+    if rank() == 0:
+        with safe_writing(folder):
+            keep(folder, kept)
+
+
+def page(run: Run, name: Chapter, kept: Kept, finished: bool) -> None:
+    """Write a chapter's report.
+
+    Args:
+        run: with its recipe.
+        name: the chapter's.
+        kept: what the report shows beyond the chapter's files.
+        finished: the whole budget was trained.
+    """
+    keep(run.chapter(name), kept)
+    write_chapter(run, name, finished)
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

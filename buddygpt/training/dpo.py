@@ -24,7 +24,7 @@ from buddygpt.training.lora import lora_config
 from buddygpt.training.pace import Pace
 from buddygpt.training.reference import Pair, Score, ScoreFile, pair_key, weights_hash
 from buddygpt.training.seam import Discreet, hush_renamed, native_head
-from buddygpt.training.trainer import Seams, shares, trainer_options
+from buddygpt.training.trainer import Seams, for_trackers, shares, trainer_options
 
 SAVED_EVERY = 64
 """Batches of reference scores that a kill may cost."""
@@ -161,7 +161,7 @@ class DPOTrainer(Discreet, TrlTrainer, Seams):
                 metrics[f"{metric_key_prefix}/{name}/margin"] = self.section.beta * (chosen - rejected)
                 metrics[f"{metric_key_prefix}/{name}/chosen_log_ratio"] = chosen
                 metrics[f"{metric_key_prefix}/{name}/rejected_log_ratio"] = rejected
-            self.log(metrics)
+            self.log(for_trackers(metrics))
         finally:
             self.model.train(training)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

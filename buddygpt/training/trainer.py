@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from buddygpt.training.parallel import parallel_options, splitting
 from buddygpt.training.randomness import kept_states, seed_process
 from buddygpt.training.schedules import rate_factor
 from buddygpt.training.seam import hush_renamed
+from buddygpt.training.stopwatch import Stopwatch
+from buddygpt.training.trackers import PROJECT, tracked_name
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,6 @@ class Seams(Trainer):
         with splitting(self.section):
             super().create_accelerator_and_postprocess()
 
-    def compute_loss_context_manager(self) -> Any:
-        """Autocast, which accelerate leaves out where a model is split."""
-        context = super().compute_loss_context_manager()
-        if self.is_fsdp_enabled:
-            context.enter_context(self.accelerator.autocast())
-        return context
-
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The recipe's optimizer."""
         if self.optimizer is None:
@@ -87,6 +83,27 @@ class Seams(Trainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    @cached_property
+    def stopwatch(self) -> Stopwatch:
+        """Times each step by its parts. Forward is all up to the loss, the copy of the batch to the device included."""
+        return Stopwatch(self.args.device)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """A step's batches, timed."""
+        self.stopwatch.begin("data")
+        try:
+            return super().get_batch_samples(*args, **kwargs)
+        finally:
+            self.stopwatch.turn(None)
+
+    def compute_loss_context_manager(self) -> Any:
+        """What holds around the computation of the loss; the backward pass begins where it ends."""
+        stack = super().compute_loss_context_manager()
+        stack.callback(self.stopwatch.turn, "backward")
+        if self.is_fsdp_enabled:  # accelerate leaves it out where a model is split
+            stack.enter_context(self.accelerator.autocast())
+        return stack
+
     def _init_training_state(self, max_steps: int, *args: Any) -> tuple[int, int]:
         place = super()._init_training_state(max_steps, *args)
         self.state.compute_steps(self.args, max_steps)  # when to save and judge is told by the recipe as it is now
@@ -101,8 +118,13 @@ class Seams(Trainer):
         return prepared
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """Forward and backward of one micro-batch; the guard will ask for its loss."""
+        """Forward and backward of one micro-batch; the guard will ask for its loss.
+
+        After a step's last one all time is the optimizer's: clipping, judging, its step, the schedule.
+        """
+        self.stopwatch.turn("forward")
         loss = super().training_step(model, inputs, num_items_in_batch)
+        self.stopwatch.turn("optimizer" if self.accelerator.sync_gradients else None)
         self._losses.append(loss)
         return loss
 
@@ -211,6 +233,8 @@ class Seams(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Tell the callbacks; the history is metrics.jsonl, not a list that grows in every checkpoint."""
+        if "loss" in logs:
+            logs |= {f"seconds_{part}": seconds for part, seconds in self.stopwatch.take().items()}
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
 
     def evaluate(
@@ -233,7 +257,7 @@ class Seams(Trainer):
                 )
         finally:
             self.model.train(training)
-        self.log(metrics)
+        self.log(for_trackers(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -247,6 +271,11 @@ class Seams(Trainer):
                 nats = self.model(**batch, num_items_in_batch=1, use_cache=False).loss
             total += float(nats) if some else 0.0
         return sum(gather_object([total]))  # as objects: in fp64, which not every device sums
+
+
+def for_trackers(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Held-out figures under the names from which transformers' trackers make `eval/SOURCE/...`."""
+    return {key.replace("/", "_", 1): value for key, value in metrics.items()}
 
 
 def _not_finite(model: torch.nn.Module) -> str | None:
@@ -349,7 +378,9 @@ def trainer_options(section: TrainingSection, folder: Path, pace: Pace) -> dict[
         "eval_strategy": "steps",
         "eval_steps": pace.eval_every,
         "disable_tqdm": True,
-        "report_to": "none",
+        "report_to": "none",  # trackers are told after the meter, of what it adds
+        "run_name": tracked_name(folder),
+        "project": PROJECT,
         "seed": section.seed,
         "dataloader_drop_last": True,
         "average_tokens_across_devices": True,

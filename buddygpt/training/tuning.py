@@ -31,6 +31,7 @@ from buddygpt.training.lora import count_updates, merged
 from buddygpt.training.parallel import whole
 from buddygpt.training.reference import weights_hash
 from buddygpt.training.setup import Device, check_parallel, check_precision, find_device, versions
+from buddygpt.training.trackers import check_trackers
 
 READ_OFTEN = 8
 """Epochs above which a caution is told."""
@@ -135,6 +136,7 @@ def begin(
     Raises:
         BuddyError: something the user can mend; nothing is written but prepared rows.
     """
+    check_trackers(section, name)
     start = chapter.start_from(run.chapter(name), resume, emit)
     device = find_device()
     check_precision(section, device, name)

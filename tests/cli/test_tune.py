@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from buddygpt.data.demo import paragraphs
 from buddygpt.data.tokenizer import train_tokenizer
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
-from buddygpt.training.callbacks import Meter
+from buddygpt.training.meter import Meter
 
 NAMES = "春夏秋冬东南西北山河湖海日月星云风花雪雨"
 RECIPE = """
@@ -160,6 +160,11 @@ def test_the_whole_way_with_a_longer_context(buddy, folder):
         again = buddy(verb, "r.yaml", "--set", "sft.sequence_length=256")
         assert again.code == 0 and "finished already" in again.out
 
+    pages = {path: path.read_bytes() for path in (folder / "runs" / "r").glob("*/report.html")}
+    told = buddy("report", "r")
+    assert told.code == 0 and told.out.count("finished at step") == 3 == len(pages)
+    assert {path: path.read_bytes() for path in pages} == pages  # all that they show can be read again
+
     sft = check_chat_model(folder / "runs/r/sft/model", 256)
     assert sft.config.rope_parameters["rope_type"] == "linear" and sft.config.rope_parameters["factor"] == 4
     dpo = check_chat_model(folder / "runs/r/dpo/model", 256)
@@ -202,7 +207,7 @@ def test_stopped_and_resumed_equals_unbroken(tune, folder, stop_at, verb, lora):
     stop_at(2)
     stopped = tune(verb, *more)
     assert stopped.code == 130 and "stopped at step 3, saved; go on with: buddy" in stopped.err
-    assert "停在第 3 步" in (folder / "runs/r" / verb / "report.html").read_text("utf-8")
+    assert "到第 3 步为止" in (folder / "runs/r" / verb / "report.html").read_text("utf-8")
     before = record(folder, verb, "before.json")
     refused = tune(verb, *more)
     assert refused.code == 2 and "an unfinished run is there, saved at step 3; go on with --resume" in refused.err

@@ -162,8 +162,8 @@ def test_empty_run_says_so(report):
 
 
 def test_unfinished_run_says_where_it_stopped(report):
-    assert "停在第 100 步" in Reader(render(replace(report, finished=False))).all_text()
-    assert "停在第" not in Reader(render(report)).all_text()
+    assert "到第 100 步为止" in Reader(render(replace(report, finished=False))).all_text()
+    assert "步为止" not in Reader(render(report)).all_text()
 
 
 @pytest.mark.parametrize("metrics", [[step_row(1)], [step_row(1), step_row(2)], [eval_row(0, "demo", 9.0)]])

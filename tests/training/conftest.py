@@ -12,12 +12,16 @@ from transformers import PreTrainedTokenizerFast, set_seed
 from buddygpt.data.windows import Mixture, Passing, StreamWindows, TokenStream, evaluation_windows
 from buddygpt.events import silent
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
+from buddygpt.model.cost import as_section
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.training import balance as balancing
 from buddygpt.training import chapter
-from buddygpt.training.callbacks import Brake, Meter, Samples
+from buddygpt.training.callbacks import Brake, Samples
 from buddygpt.training.checkpoints import all_checkpoints, newest_checkpoint
+from buddygpt.training.facts import Work
+from buddygpt.training.meter import Meter
 from buddygpt.training.pace import pretraining_pace
+from buddygpt.training.setup import find_device
 from buddygpt.training.trainer import HeldOut, PretrainTrainer
 from tests.training.kept import keep
 
@@ -54,17 +58,19 @@ class ToyRun:
         resume: go on from its newest checkpoint.
         mlp: feed-forward part of the model.
         emit: who is told.
+        order: makes of a mixture and a section what is trained on.
         changes: to the section.
     """
 
-    def __init__(self, folder, *, resume=False, mlp=DENSE, emit=silent, **changes):
+    def __init__(self, folder, *, resume=False, mlp=DENSE, emit=silent, order=lambda m, _: Passing(m), **changes):
         self.folder = folder
         section = PretrainSection.model_validate(SECTION | changes)
         self.start = newest_checkpoint(folder / "checkpoints")[0] if resume else None
         step = int(self.start.name[11:]) if self.start else 0
         stream = TokenStream("s", [Shard(0, 1000)], 0)  # 63 windows of the 192 that the run takes: over three epochs
         source = StreamWindows(stream, section.sequence_length)
-        windows = Mixture([source], [1.0], section.tokens // section.sequence_length, 0)
+        total = section.steps * section.tokens_per_batch // section.sequence_length
+        windows = order(Mixture([source], [1.0], total, 0), section)
         held, stop_at = evaluation_windows(TokenStream("v", [Shard(1, 200)], 0), section.sequence_length, 150)
         set_seed(0)
         self.model = BuddyGPTForCausalLM(
@@ -75,14 +81,16 @@ class ToyRun:
         )  # fmt: skip
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), eos_token="<e>", pad_token="<e>")
         self.brake, self.balance = Brake(), balancing.Balance()
-        pace = pretraining_pace(section, 1)
+        device = find_device()
+        pace = pretraining_pace(section, device.processes)
         self.keeper = keep(
-            folder, Passing(windows), pace.batch, guard=section.guard, emit=emit,
+            folder, windows, pace.batch, guard=section.guard, emit=emit,
             keep=section.keep_checkpoints, keep_every=section.keep_every, **{"recipe.yaml": "x"},
         )  # fmt: skip
         self.keeper.load(self.start)
         figures = ChainMap(self.keeper.guard.figures, self.balance.figures)
-        meter = Meter("pretrain", folder / "metrics.jsonl", pace, silent, step, figures)
+        work = Work("pretrain", as_section(self.model.config), section, section.sequence_length, True, device)
+        meter = Meter(folder / "metrics.jsonl", work, pace, silent, step, figures)
         again = pace.judges(step) and not any("eval/v/loss" in row and row["step"] == step for row in meter.rows)
         self.stops = {}
         run = self
@@ -91,7 +99,7 @@ class ToyRun:
             def on_step_end(self, args, state, control, **kwargs):
                 left = run.stops.get(state.global_step, 0)
                 run.stops[state.global_step] = left - 1
-                run.brake.pulled = left == 1
+                run.brake.pulled = run.brake.pulled or left == 1
                 return control
 
         samples = Samples([], [], tokenizer, folder / "samples.jsonl", silent, step)
@@ -148,7 +156,8 @@ class ToyRun:
         return {row["step"]: row["loss"] for row in self.rows() if "loss" in row}
 
     def rows_of_evaluations(self):
-        return [row for row in self.rows() if "eval/v/loss" in row]
+        evaluations = [row for row in self.rows() if "eval/v/loss" in row]
+        return [{key: value for key, value in row.items() if key != "seconds_eval"} for row in evaluations]
 
     def checkpoints(self):
         return [path.name for path in all_checkpoints(self.folder / "checkpoints")]

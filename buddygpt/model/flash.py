@@ -61,7 +61,7 @@ def attend(
         UnsupportedError: the named backend cannot do this here.
     """
     if torch.compiler.is_compiling() and torch.is_grad_enabled():
-        return _outside(q_BHTD, k_BKSD, v_BKSD, visible, scale, name)
+        return _outside(q_BHTD, k_BKSD, v_BKSD, visible, scale, name)  # type: ignore[call-arg]
     demand = Demand(
         q_BHTD.device.type,
         q_BHTD.dtype,

@@ -143,7 +143,7 @@ class BuddyGPTPreTrainedModel(PreTrainedModel):
         """transformers' seam: backends are ours to choose, at each call, for its device, type and shape."""
         return check_name(attn_implementation)
 
-    def _set_gradient_checkpointing(
+    def _set_gradient_checkpointing(  # type: ignore[override]
         self, enable: bool = True, gradient_checkpointing_func: Callable[..., Any] = checkpoint, **kwargs: Any
     ) -> None:
         """transformers' seam; no argument of a trainer's, which trackers write down and checkpoints hold."""

@@ -8,11 +8,12 @@ import gc
 import hashlib
 import json
 from collections import namedtuple
+from contextlib import nullcontext
 from typing import get_args
 
 import pytest
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from buddygpt.data.demo import paragraphs
 from buddygpt.data.lengths import Openings
@@ -22,6 +23,7 @@ from buddygpt.events import Note, silent
 from buddygpt.model import flash
 from buddygpt.model.modeling import DecoderLayer
 from buddygpt.recipe.dpo import DPOSection
+from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.runs import Run
@@ -29,11 +31,15 @@ from buddygpt.recipe.sft import SFTSection
 from buddygpt.stages import dpo, pretrain, sft
 from buddygpt.training import chapter, compiled
 from buddygpt.training.base import find_base
+from buddygpt.training.branch import branch_point
 from buddygpt.training.guard import Guard, Rewind
+from buddygpt.training.parallel import parallel_options
 from tests.training.toys import PRETRAIN, TUNING, fine_tuning, make_model, preferring, pretraining
 
 Case = namedtuple("Case", "change seen base", defaults=({},))
 """The change of a section, what it must change, and a change that both sides of the comparison have."""
+REFUSED = "refused"
+"""In place of what is seen: the schema takes no other value."""
 KINDS = {
     "pretrain": (pretraining, PretrainSection, PRETRAIN),
     "sft": (fine_tuning, SFTSection, TUNING),
@@ -41,7 +47,8 @@ KINDS = {
 }
 ADAMW = {"kind": "adamw", "learning_rate": 1e-2}
 MUON = {"kind": "muon", "learning_rate": 1e-2, "adamw_learning_rate": 1e-3}
-COSINE, WSD = {"kind": "cosine", "warmup": 0.25}, {"kind": "wsd", "warmup": 0.25}
+COSINE, LINEAR, WSD = ({"kind": kind, "warmup": 0.25} for kind in ("cosine", "linear", "wsd"))
+FSDP = {"kind": "fsdp"}
 
 
 def muon(seen, **change):
@@ -63,6 +70,10 @@ COMMON = {
     "seed": Case({"seed": 1}, "losses"),
     "save_every": Case({"save_every": 3}, "checkpoints"),
     "eval_every": Case({"eval_every": 1}, "evaluations"),
+    "parallel": Case({"parallel": FSDP}, "shared"),
+    "parallel.fsdp.reshard_after_forward": Case(
+        {"parallel": FSDP | {"reshard_after_forward": False}}, "shared", {"parallel": FSDP}
+    ),
 }
 TUNED = COMMON | {
     "model": Case({"model": "base"}, "begins"),
@@ -83,6 +94,8 @@ CASES = {
         "isolate_documents": Case({"isolate_documents": False}, "losses"),
         "eval_tokens": Case({"eval_tokens": 100}, "judged"),
         "prompts": Case({"prompts": ["一"]}, "prompts"),
+        "z_loss": Case({"z_loss": 0.1}, "weights"),
+        "start_from": Case({"start_from": "another"}, "begins"),
         "guard.deviations": Case({"guard": {"deviations": None}}, "guard"),
         "guard.window": Case({"guard": {"window": 500}}, "guard"),
         "guard.patience": Case({"guard": {"patience": 5}}, "guard"),
@@ -99,6 +112,8 @@ CASES = {
         "optimizer.muon.eps": muon("weights", eps=1e-2),
         "schedule.cosine.warmup": Case({"schedule": COSINE | {"warmup": 0.5}}, "rates", {"schedule": COSINE}),
         "schedule.cosine.min_ratio": Case({"schedule": COSINE | {"min_ratio": 0.5}}, "rates", {"schedule": COSINE}),
+        "schedule.linear.warmup": Case({"schedule": LINEAR | {"warmup": 0.5}}, "rates", {"schedule": LINEAR}),
+        "schedule.linear.min_ratio": Case({"schedule": LINEAR | {"min_ratio": 0.5}}, "rates", {"schedule": LINEAR}),
         "schedule.wsd.warmup": Case({"schedule": WSD | {"warmup": 0.5}}, "rates"),
         "schedule.wsd.decay": Case({"schedule": WSD | {"decay": 0.75}}, "rates"),
         "schedule.wsd.min_ratio": Case({"schedule": WSD | {"decay": 0.75, "min_ratio": 0.5}}, "rates",
@@ -116,6 +131,8 @@ CASES = {
     "dpo": TUNED
     | {
         "sequence_length": Case({"sequence_length": 24}, "windows"),
+        "parallel": Case({"parallel": FSDP}, REFUSED),
+        "parallel.fsdp.reshard_after_forward": Case({"parallel": FSDP}, REFUSED),
         "beta": Case({"beta": 0.5}, "losses"),
         "loss_type": Case({"loss_type": ["ipo"]}, "losses"),
         "label_smoothing": Case({"label_smoothing": 0.2}, "losses", {"loss_type": ["robust"]}),
@@ -153,6 +170,10 @@ def test_no_case_is_left_of_a_field_that_is_gone():
 def test_a_field_acts(kind, path, see):
     case = CASES[kind].get(path)
     assert case is not None, f"{kind}.{path} is new: add what it changes to CASES"
+    if case.seen == REFUSED:
+        with pytest.raises(ValidationError):
+            KINDS[kind][1].model_validate(KINDS[kind][2] | case.change)
+        return
     assert see(kind, case.base, case.seen) != see(kind, case.base | case.change, case.seen)
 
 
@@ -260,9 +281,16 @@ class Seen:
 
     def _begins(self):
         section = self.section
+        if self.kind == "pretrain":
+            with pytest.raises(BuddyError) if section.start_from else nullcontext() as refused:
+                return section.start_from and branch_point(self.recipe, Run(self.root / "toy"), silent)
+            return str(refused.value)  # it looks for that run; tests of branches have the rest
         if section.model is not None:
             section = section.model_copy(update={"model": str(self.root / section.model)})
         return find_base(section, Run(self.root / "toy"), self.kind).source
+
+    def _shared(self):
+        return parallel_options(self.section)  # what several processes make of it, tests of launching have
 
     def _context(self):
         model = make_model(self.section, max_position_embeddings=64)

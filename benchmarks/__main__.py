@@ -10,16 +10,8 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 NAMES = (
-    "startup",
-    "model",
-    "tiny",
-    "data",
-    "vocabulary",
-    "equal_compute",
-    "context",
-    "tuning",
-    "evaluation",
-    "optimizers",
+    *("startup", "model", "tiny", "data", "vocabulary", "equal_compute", "context", "tuning", "evaluation"),
+    *("plan", "kills", "optimizers", "compile"),
 )
 
 

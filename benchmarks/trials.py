@@ -100,9 +100,13 @@ def run_trial(bench: Bench, trial: Trial) -> dict[str, Any]:
 
     from transformers import PreTrainedTokenizerFast, TrainerCallback, set_seed
 
-    from buddygpt.data.windows import Mixture, StreamWindows
+    from buddygpt.data.windows import Mixture, Passing, StreamWindows
+    from buddygpt.events import silent
     from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
     from buddygpt.recipe.pretrain import PretrainSection
+    from buddygpt.training.checkpoints import Shelf
+    from buddygpt.training.guard import Guard
+    from buddygpt.training.keeper import Keeper
     from buddygpt.training.pace import pretraining_pace
     from buddygpt.training.trainer import PretrainTrainer
 
@@ -158,11 +162,19 @@ def run_trial(bench: Bench, trial: Trial) -> dict[str, Any]:
                 evaluations.append({"tokens": state.global_step * bench.batch, **found})
                 self.clock = time.perf_counter()
 
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = PretrainTrainer(
-            model, PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>"), section, windows,
-            held_out, Path(folder), [Recorder()], pretraining_pace(section, 1),
-        )  # fmt: skip
+    class Unsaved(PretrainTrainer):
+        """What lasts a second and is not gone on from needs no checkpoint."""
+
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            pass
+
+    with tempfile.TemporaryDirectory() as name:
+        folder, pace = Path(name), pretraining_pace(section, 1)
+        keeper = Keeper(
+            folder, Shelf(folder, 1), Guard(section.guard), Passing(windows), pace.batch, tokenizer.decode, silent
+        )
+        tokens = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>")
+        trainer = Unsaved(model, tokens, section, keeper, held_out, [Recorder()], pace)
         error = None
         try:
             trainer.train()

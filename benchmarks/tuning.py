@@ -233,7 +233,8 @@ def _sft(model: Any, side: str, precision: str, steps: int, rows: Any, folder: P
         from buddygpt.training.sft import SFTTrainer
 
         section = _section("sft", side, precision)
-        return SFTTrainer(model, _tokenizer(), section, windows, [], folder, [clock], _pace(steps)).train
+        keeper = _keeper(section, windows, folder)
+        return SFTTrainer(model, _tokenizer(), section, keeper, [], [clock], _pace(section, steps)).train
     import trl
     from datasets import Dataset
 
@@ -255,7 +256,8 @@ def _dpo(model: Any, side: str, precision: str, steps: int, rows: Any, folder: P
 
         section = _section("dpo", side, precision)
         scores = Path(tempfile.mkdtemp(dir=folder))  # a round does not find those of the one before
-        return DPOTrainer(model, _tokenizer(), section, pairs, {}, folder, [clock], _pace(steps), scores, silent).train
+        keeper, pace = _keeper(section, pairs, folder), _pace(section, steps)
+        return DPOTrainer(model, _tokenizer(), section, keeper, {}, [clock], pace, scores, silent).train
     import trl
     from datasets import Dataset
 
@@ -300,10 +302,22 @@ def _trl_arguments(side: str, precision: str, rows: int, steps: int, folder: Pat
     }
 
 
-def _pace(steps: int) -> Any:
+def _pace(section: Any, steps: int) -> Any:
     from buddygpt.training.pace import Pace
 
-    return Pace(steps, accumulation=1, save_every=steps, eval_every=steps, tokens=lambda done: done)
+    return Pace(steps, section.batch_size, 1, save_every=steps, eval_every=steps, tokens=lambda done: done)
+
+
+def _keeper(section: Any, rows: Sequence[Any], folder: Path) -> Any:
+    """Of rows in their order."""
+    from buddygpt.data.windows import Passing
+    from buddygpt.events import silent
+    from buddygpt.training.checkpoints import Shelf
+    from buddygpt.training.guard import Guard
+    from buddygpt.training.keeper import Keeper
+
+    shelf = Shelf(folder / "checkpoints", 1)
+    return Keeper(folder, shelf, Guard(section.guard), Passing(rows), section.batch_size, str, silent)
 
 
 def _section(stage: str, side: str, precision: str) -> Any:

@@ -5,12 +5,13 @@ tokens wT ... wT + T: T inputs, and the T tokens that follow them as targets, so
 once. The end-of-text token that closes a document is also what the next document starts from: it is the first input of
 that document's segment, as an empty prompt is at evaluation.
 
-The order is a pure function of (seed, index): nothing has to be stored to go on after an interruption.
+The order is a pure function of (seed, index): to go on after an interruption takes the step, and the places that the
+run passes over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Generic, Protocol, TypeVar
 
@@ -150,11 +151,9 @@ class Mixture(Generic[Sample]):
         if not all(self.counts):
             raise ValueError(f"nothing to train on in {', '.join(s.name for s in sources if not len(s))}")
         self._edges = np.cumsum(np.asarray(weights, dtype=np.float64) / np.sum(weights))[:-1]
-        blocks = -(-total // BLOCK)
-        self._before = np.zeros((blocks + 1, len(self.sources)), dtype=np.int64)
-        for block in range(blocks):
-            self._before[block + 1] = np.bincount(self._sources(block), minlength=len(self.sources))
-        np.cumsum(self._before, axis=0, out=self._before)
+        self._before = [np.zeros(len(self.sources), dtype=np.int64)]
+        for block in range(-(-total // BLOCK)):
+            self._count(block)
         self._sources = lru_cache(maxsize=4)(self._sources)  # type: ignore[method-assign]
         self._permutation = lru_cache(maxsize=2 * len(self.sources))(self._permutation)  # type: ignore[method-assign]
 
@@ -166,11 +165,13 @@ class Mixture(Generic[Sample]):
         return self.sources[source][number]
 
     def locate(self, index: int) -> tuple[int, int]:
-        """Source of sample `index`, and its number there."""
+        """Source of sample `index`, and its number there; the order goes on beyond `total`."""
         block, place = divmod(index, BLOCK)
+        while block >= len(self._before):
+            self._count(len(self._before) - 1)
         sources = self._sources(block)
         source = int(sources[place])
-        nth = int(self._before[block, source]) + int(np.count_nonzero(sources[:place] == source))
+        nth = int(self._before[block][source]) + int(np.count_nonzero(sources[:place] == source))
         epoch, position = divmod(nth, self.counts[source])
         return source, int(self._permutation(source, epoch)[position])
 
@@ -179,10 +180,14 @@ class Mixture(Generic[Sample]):
         used = [0] * len(self.sources)
         full, rest = divmod(self.total, BLOCK)
         for source in range(len(self.sources)):
-            used[source] = int(self._before[full, source])
+            used[source] = int(self._before[full][source])
             if rest:
                 used[source] += int(np.count_nonzero(self._sources(full)[:rest] == source))
         return {s.name: n / count for s, n, count in zip(self.sources, used, self.counts, strict=True)}
+
+    def _count(self, block: int) -> None:
+        """Samples of each source up to the end of `block`, which is the first that is not counted yet."""
+        self._before.append(self._before[block] + np.bincount(self._sources(block), minlength=len(self.sources)))
 
     def _sources(self, block: int) -> NDArray[np.intp]:
         """The source of each sample in a block: systematic sampling keeps every share within one sample."""
@@ -195,6 +200,40 @@ class Mixture(Generic[Sample]):
     def _permutation(self, source: int, epoch: int) -> NDArray[np.integer]:
         rng = np.random.default_rng((self.seed, 1, source, epoch))
         return rng.permutation(np.arange(self.counts[source], dtype=np.uint32))
+
+
+class Passing(Generic[Sample]):
+    """The samples of a run without those that it passes over; as many others follow at the end.
+
+    Args:
+        mixture: all samples in training order.
+        skipped: places in that order.
+    """
+
+    def __init__(self, mixture: Mixture[Sample], skipped: Iterable[int] = ()):
+        self.mixture = mixture
+        self.skipped: list[int] = []
+        self.skip(skipped)
+
+    def skip(self, places: Iterable[int]) -> None:
+        """Pass over these places, too."""
+        self.skipped = sorted({*self.skipped, *places})
+        # Samples that stay before each place that does not.
+        self._staying = np.asarray(self.skipped, dtype=np.int64) - np.arange(len(self.skipped))
+
+    def place(self, index: int) -> int:
+        """Where sample `index` of the run stands in the mixture's order."""
+        return index + int(np.searchsorted(self._staying, index, side="right"))
+
+    def source(self, index: int) -> str:
+        """Name of the source of sample `index` of the run."""
+        return self.mixture.sources[self.mixture.locate(self.place(index))[0]].name
+
+    def __len__(self) -> int:
+        return len(self.mixture)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.mixture[self.place(index)]
 
 
 def evaluation_windows(stream: TokenStream, length: int, most_tokens: int) -> tuple[list[Window], int]:

@@ -7,6 +7,7 @@ Letters in formulas: N tokens of a micro-batch, C channels, V vocabulary, H quer
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -185,11 +186,16 @@ def loss_bytes(model: ModelSection, rows: int, precision: str = "bf16", device: 
 
 
 def activation_bytes(
-    model: ModelSection, rows: int, precision: str = "bf16", checkpointing: bool = False, device: str = "cuda"
+    model: ModelSection,
+    rows: int,
+    precision: str = "bf16",
+    checkpointing: bool | Literal["selective"] = False,
+    device: str = "cuda",
 ) -> dict[str, int]:
     """Bytes that autograd keeps of one micro-batch of `rows` tokens until its backward pass, by part.
 
-    With checkpointing the layers keep their inputs alone, and one layer at a time is whole again.
+    With checkpointing the layers keep their inputs alone, selective the results of matrix products and attention too
+    (`model/recompute.py`); one layer at a time is whole again.
     """
     layer = _layer_bytes(model, rows, precision, device)
     width, layers = model.hidden_size, model.num_hidden_layers
@@ -199,8 +205,13 @@ def activation_bytes(
         "token ids": rows * INDEX,
         "rotary angles": rows * 2 * FP32 * rotary,
     }
+    inputs = {"layer inputs": layers * rows * FP32 * width}
+    if checkpointing == "selective":
+        read, other = _product_bytes(model, COMPUTE_TYPES[precision].itemsize, _is_grouped(model, precision, device))
+        again = sum(layer.values()) - rows * (read + FP32 * width)
+        return inputs | {"products": layers * rows * (read + other), "one layer": again} | ends
     if checkpointing:
-        return {"layer inputs": layers * rows * FP32 * width, "one layer": sum(layer.values())} | ends
+        return inputs | {"one layer": sum(layer.values())} | ends
     return {part: layers * count for part, count in layer.items()} | ends
 
 
@@ -269,3 +280,35 @@ def _mlp_bytes(model: ModelSection, size: int, grouped: bool) -> int:
     sums = 3 if mlp.router_aux_loss_coef else 1
     router = FP32 * (copied + mlp.n_routed_experts + chosen + sums) + INDEX * chosen
     return shared + chosen * expert + router
+
+
+def _product_bytes(model: ModelSection, size: int, grouped: bool) -> tuple[int, int]:
+    """One token's results of products and attention in a layer: those that the backward pass reads, and the others.
+
+    What the others are for: queries and keys are turned, what attention gives the stream is added to it.
+    """
+    attention, mlp, (key, value) = model.attention, model.mlp, head_widths(model)
+    heads = attention.num_attention_heads
+    inner = mlp.moe_intermediate_size * mlp.n_shared_experts if isinstance(mlp, MoE) else mlp.intermediate_size
+    stream = 0 if heads * value == inner else size * model.hidden_size  # a product over down_proj's width runs again
+    if isinstance(attention, GQA):
+        vector, shared = size * key, attention.num_key_value_heads
+        turned = vector * (heads + shared)
+        read, other = vector * (shared + heads) + FP32 * heads, stream
+        read, other = (read + turned, other) if attention.qk_norm else (read, other + turned)
+    else:
+        latent = attention.kv_lora_rank + attention.qk_rope_head_dim
+        plain, absorbed = heads * (attention.qk_nope_head_dim + value), _is_absorbed(model)
+        result = heads * (latent if absorbed else max(key, value))
+        read = size * (attention.q_lora_rank + latent + result) + FP32 * heads
+        # The query; then the query as spelt and the result, or keys and values.
+        other = stream + size * heads * key
+        other += size * (heads * (attention.kv_lora_rank + value) if absorbed else plain)
+    read += 2 * size * inner
+    if not isinstance(mlp, MoE):
+        return read, other
+    # Scores, and each choice's value and index; experts one after the other run again.
+    chosen, pair = mlp.num_experts_per_tok, size * (2 * mlp.moe_intermediate_size + model.hidden_size)
+    read += FP32 * mlp.n_routed_experts
+    other += chosen * (FP32 + INDEX) * (2 if mlp.router_aux_loss_coef else 1)
+    return (read + chosen * pair if grouped else read), other

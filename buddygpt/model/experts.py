@@ -33,14 +33,23 @@ def mix_experts(x_NC: Tensor, indices_NA: Tensor, weights_NA: Tensor, experts: I
     device = x_NC.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_NC.dtype
     compiled = torch.compiler.is_compiling()
+    grouped = dtype == torch.bfloat16 and _is_grouped(x_NC, matrices)
+    if compiled and torch.is_grad_enabled() and not grouped:
+        return _outside(x_NC, indices_NA, weights_NA, experts)
     order_M = indices_NA.flatten().argsort(stable=True)
-    counts_E = indices_NA.flatten().bincount(minlength=len(matrices) // 3)
+    counts_E = _count(indices_NA.flatten(), len(matrices) // 3)
     with torch.autocast(device, enabled=False):
-        if dtype == torch.bfloat16 and (compiled or _is_grouped(x_NC, matrices)):
+        if grouped or (compiled and dtype == torch.bfloat16):
             return _grouped(x_NC.to(dtype), weights_NA, order_M, counts_E, matrices)
         if compiled:
             return _dense(x_NC.to(dtype), indices_NA, weights_NA, matrices)
         return _Loop.apply(x_NC.to(dtype), weights_NA, order_M, counts_E.tolist(), *matrices)
+
+
+@torch.compiler.disable
+def _outside(*args: Any) -> Tensor:
+    """In compiled training: one expert after the other, each over as many tokens as chose it."""
+    return mix_experts(*args)
 
 
 def unstack(state: dict[str, Tensor], prefix: str) -> None:
@@ -62,6 +71,12 @@ def _matrices(expert: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
 def _is_grouped(x_NC: Tensor, matrices: list[Tensor]) -> bool:
     """Where torch has one kernel for all experts: on a GPU, for rows of whole 16 bytes."""
     return x_NC.is_cuda and all(size % 8 == 0 for size in matrices[0].shape) and hasattr(F, "grouped_mm")
+
+
+def _count(indices_M: Tensor, experts: int) -> Tensor:
+    """Pairs of each expert; torch's bincount would ask the device for the largest first, and cannot be compiled."""
+    zeros = torch.zeros(experts, dtype=torch.int64, device=indices_M.device)
+    return zeros.scatter_add_(0, indices_M, torch.ones_like(indices_M))
 
 
 def _dense(x_NC: Tensor, indices_NA: Tensor, weights_NA: Tensor, matrices: list[Tensor]) -> Tensor:

@@ -7,6 +7,8 @@ Shapes: B batch, T query tokens, S key tokens (cache included), H query heads, K
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -58,6 +60,8 @@ def attend(
     Raises:
         UnsupportedError: the named backend cannot do this here.
     """
+    if torch.compiler.is_compiling() and torch.is_grad_enabled():
+        return _outside(q_BHTD, k_BKSD, v_BKSD, visible, scale, name)
     demand = Demand(
         q_BHTD.device.type,
         q_BHTD.dtype,
@@ -67,6 +71,12 @@ def attend(
         torch.is_grad_enabled() and (q_BHTD.requires_grad or k_BKSD.requires_grad),
     )
     return choose(name or AUTO, demand).attend(q_BHTD, k_BKSD, v_BKSD, visible, scale)
+
+
+@torch.compiler.disable
+def _outside(*args: Any) -> Tensor:
+    """In compiled training: kernels are called as ever, for packed documents give them shapes that are always new."""
+    return attend(*args)
 
 
 def choose(name: str, demand: Demand) -> Backend:

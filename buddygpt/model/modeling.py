@@ -5,11 +5,14 @@ Shapes: B batch, T tokens of this call, C channels (hidden_size), D rotary width
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -25,6 +28,7 @@ from buddygpt.model.loss import IGNORE_INDEX, TiedGradient, linear_cross_entropy
 from buddygpt.model.mlp import GateMLP
 from buddygpt.model.moe import MoEGate, MoELayer
 from buddygpt.model.norm import RMSNorm
+from buddygpt.model.recompute import keep_products
 from buddygpt.model.rope import rotary_tables
 from buddygpt.model.visibility import Visibility
 
@@ -72,7 +76,12 @@ class Embedding(nn.Embedding):
 
 
 class DecoderLayer(GradientCheckpointingLayer):
-    """Attention, then feed-forward, each on the normalised stream and added back to it."""
+    """Attention, then feed-forward, each on the normalised stream and added back to it.
+
+    `compiled` computes `run` in training where it is set (`buddygpt.model.compiled`).
+    """
+
+    compiled: Callable[..., tuple[Tensor, Tensor | None, Tensor | None]] | None = None
 
     def __init__(self, config: BuddyGPTConfig, layer_idx: int):
         super().__init__()
@@ -96,6 +105,20 @@ class DecoderLayer(GradientCheckpointingLayer):
 
         A flat tuple: the reentrant kind of gradient checkpointing would cut a nested one off from the gradient.
         """
+        if self.compiled is not None and self.training and torch.is_grad_enabled():
+            return self.compiled(self, x_BTC, cos_BTD, sin_BTD, visible, cache, real_BT)
+        return self.run(x_BTC, cos_BTD, sin_BTD, visible, cache, real_BT)
+
+    def run(
+        self,
+        x_BTC: Tensor,
+        cos_BTD: Tensor,
+        sin_BTD: Tensor,
+        visible: Visibility,
+        cache: Cache | None,
+        real_BT: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """`forward`, uncompiled."""
         x_BTC = x_BTC + self.self_attn(self.input_layernorm(x_BTC), cos_BTD, sin_BTD, visible, cache)
         if isinstance(self.mlp, MoELayer):
             y_BTC, load = self.mlp(self.post_layernorm(x_BTC), real_BT)
@@ -113,10 +136,23 @@ class BuddyGPTPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["DecoderLayer"]
     _skip_keys_device_placement = ["past_key_values"]
     _keep_in_fp32_modules_strict = {"mlp.gate.weight", "e_score_correction_bias"}
+    selective = False
+    """Gradient checkpointing, where it is on, keeps what `recompute.PRODUCTS` and attention give."""
 
     def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **kwargs: Any) -> str:
         """transformers' seam: backends are ours to choose, at each call, for its device, type and shape."""
         return check_name(attn_implementation)
+
+    def _set_gradient_checkpointing(
+        self, enable: bool = True, gradient_checkpointing_func: Callable[..., Any] = checkpoint, **kwargs: Any
+    ) -> None:
+        """transformers' seam; no argument of a trainer's, which trackers write down and checkpoints hold."""
+        if self.selective:
+            c: Any = self.config
+            inner = c.intermediate_size if c.mlp_kind == "dense" else c.n_shared_experts * c.moe_intermediate_size
+            contexts = partial(keep_products, inner)
+            gradient_checkpointing_func = partial(gradient_checkpointing_func, context_fn=contexts)
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

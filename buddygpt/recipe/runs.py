@@ -20,6 +20,7 @@ from typing import Any, get_args
 
 from buddygpt.recipe.errors import BuddyError, did_you_mean
 from buddygpt.recipe.schema import Chapter, Recipe
+from buddygpt.recipe.training import MAY_CHANGE
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Run:
                 yield self.path / chapter / "model"
 
     def claim(self, recipe: Recipe, *sections: str) -> None:
-        """Write the recipe into a new run, or see that the run is this recipe's.
+        """Write the recipe into a new run, or see that the run is this recipe's; what may change is written anew.
 
         Args:
             recipe: the resolved recipe.
@@ -75,25 +76,30 @@ class Run:
         Raises:
             BuddyError: as `check`, or the folder cannot be written.
         """
-        self.check(recipe, *sections)
+        changed = self.check(recipe, *sections)
         file = self.path / "recipe.yaml"
-        if file.is_file():
+        if file.is_file() and not changed:
             return
+        now = recipe.as_dict()
+        if file.is_file():
+            from buddygpt.recipe.loader import load_recipe
+
+            now = load_recipe(file).as_dict() | recipe.as_dict(*sections)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, dump_yaml(recipe.as_dict()))
+            write_atomically(file, dump_yaml(now))
         except OSError as error:
             raise BuddyError(
                 f"{self.path}: cannot be written: {error.strerror}; choose another folder with --run"
             ) from None
 
-    def check_chapter(self, recipe: Recipe, chapter: Chapter) -> None:
+    def check_chapter(self, recipe: Recipe, chapter: Chapter) -> list[str]:
         """See that a tuning chapter fits the run: its section is what it began with, the model's are the run's.
 
-        Raises:
-            BuddyError: as `check`.
+        Returns, raises:
+            As `check`.
         """
-        self.check(recipe, *self._deciding(recipe, chapter))
+        return self.check(recipe, *self._deciding(recipe, chapter))
 
     def claim_chapter(self, recipe: Recipe, chapter: Chapter) -> None:
         """Write a tuning chapter's section into the run's recipe, beside those before; `push`, too, where it is said.
@@ -117,8 +123,11 @@ class Run:
         sections = ["model", "tokenizer"] if section and section.model is None else []
         return [*sections, chapter] if (self.chapter(chapter) / "checkpoints").is_dir() else sections
 
-    def check(self, recipe: Recipe, *sections: str) -> None:
+    def check(self, recipe: Recipe, *sections: str) -> list[str]:
         """See that the run, where it exists, is this recipe's.
+
+        Returns:
+            A line for each field that differs and may: `MAY_CHANGE` of recipe/training.py.
 
         Raises:
             BuddyError: the folder holds something else, or another recipe's run; names the first fields that differ.
@@ -129,13 +138,16 @@ class Run:
                 self.path.is_dir() and all(p in (self.data(), self.data_report()) for p in self.path.iterdir())
             ):
                 raise BuddyError(f"{self.path}: exists and is not a run; choose another folder with --run")
-            return
+            return []
         from buddygpt.recipe.loader import load_recipe
 
         theirs = load_recipe(file)
         if not sections or theirs.digest(*sections) == recipe.digest(*sections):
-            return
-        differing = list(differences(theirs.as_dict(*sections), recipe.as_dict(*sections)))
+            return []
+        found = list(differences(theirs.as_dict(*sections), recipe.as_dict(*sections)))
+        differing = [(key, old, new) for key, old, new in found if not _may_change(key)]
+        if not differing:
+            return [f"{key}: {old} before, {new} from here on" for key, old, new in found]
         shown = ", ".join(f"{key} ({old} there, {new} here)" for key, old, new in differing[:3])
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise BuddyError(
@@ -144,8 +156,14 @@ class Run:
         )
 
 
+def _may_change(key: str) -> bool:
+    """Whether a field, by its path in a recipe, may change when a run goes on."""
+    section, _, field = key.partition(".")
+    return section in get_args(Chapter) and field.partition(".")[0] in MAY_CHANGE
+
+
 def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Where two recipes as plain data differ: the dotted key, and both values in short."""
+    """Fields in which two recipes differ, as plain data: path, old and new value in words."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in dict.fromkeys((*a, *b)):
             yield from differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)

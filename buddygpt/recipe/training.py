@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from buddygpt.recipe.base import Count, FieldError, Number, Section
+from buddygpt.recipe.guard import GuardSection
 
 Positive = Annotated[Count, Field(gt=0)]
 Rate = Annotated[Number, Field(gt=0)]
@@ -85,6 +86,17 @@ class WSD(Section):
     """Last rate as a share of the peak."""
 
 
+MAY_CHANGE = frozenset(
+    {
+        *("micro_batch_size", "attn_implementation", "gradient_checkpointing", "compile"),
+        *("guard", "save_every", "keep_checkpoints", "keep_every"),
+        *("eval_every", "eval_tokens", "eval_pairs", "prompts"),
+    }
+)
+"""Fields of a training section that may change when a run goes on: how a batch is split and computed, what is kept,
+what is told and judged. All others decide what is learned."""
+
+
 class TrainingSection(Section):
     """What training runs of all kinds have in common."""
 
@@ -110,10 +122,17 @@ class TrainingSection(Section):
         "eager",
     ] = "auto"
     """What computes attention; `auto` takes the fastest that is right for the device, a named one never falls back."""
-    gradient_checkpointing: bool = False
-    """Recompute each layer in the backward pass: less memory, about a third more time."""
+    gradient_checkpointing: bool | Literal["selective"] = False
+    """What of the layers is computed again in the backward pass to save memory: `true` all, a third more time;
+    `selective` keeps what matrix products and attention give and computes the cheap rest again."""
+    compile: bool = False
+    """Layers are compiled for training by torch.compile: less time a step, for a warm-up of a minute or so."""
+    guard: GuardSection = GuardSection()
+    """What happens at a step that would harm the weights."""
     keep_checkpoints: Positive = 2
     """Newest checkpoints that stay."""
+    keep_every: Positive | None = None
+    """Checkpoints of steps that this divides stay for good; none where left out."""
     seed: Annotated[Count, Field(ge=0)] = 0
     """Initial weights, order of windows, samples."""
 
@@ -126,5 +145,15 @@ class TrainingSection(Section):
         elif schedule.warmup == 1:
             raise FieldError(
                 "schedule.warmup", f"1 is the whole run: nothing is left for {schedule.kind} to go down in"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _keeps(self) -> TrainingSection:
+        save_every = getattr(self, "save_every", None)
+        if self.keep_every and save_every and self.keep_every % save_every:
+            raise FieldError(
+                "keep_every",
+                f"no checkpoint is written every {self.keep_every} steps: give a multiple of save_every = {save_every}",
             )
         return self

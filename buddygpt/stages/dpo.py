@@ -16,7 +16,7 @@ from buddygpt.data.lengths import Openings
 from buddygpt.data.prepared import Prepared
 from buddygpt.data.talks import PairRows, encode_pairs
 from buddygpt.data.tokenizer import DocumentEncoder
-from buddygpt.data.windows import Mixture
+from buddygpt.data.windows import Mixture, Passing
 from buddygpt.evaluation.judgement import change_table, changes, guessing, judge_model
 from buddygpt.evaluation.kl import kl_to_reference
 from buddygpt.events import Caution, Emit, Note, Table
@@ -68,10 +68,10 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> T
     recipe.require("dpo", "dpo")
     section = recipe.dpo
     assert section is not None
-    run.check_chapter(recipe, "dpo")
+    changed = run.check_chapter(recipe, "dpo")
     if (done := finished(run, "dpo", emit)) is not None:
         return done
-    begun = begin(recipe, section, run, "dpo", cache, resume, emit)
+    begun = begin(recipe, section, run, "dpo", cache, resume, changed, emit)
     model, tokenizer, folder = begun.model, begun.base.tokenizer, begun.folder
     room = model.config.max_position_embeddings
     length = _length(section, room)
@@ -95,17 +95,17 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> T
     # The selection bias of experts is the reference's too where adapters are all that learns: it must not move.
     balanced = section.lora is None
     watch = chapter.watch(
-        "dpo", folder, recipe, pace, begun.origin, begun.start, asked, tokenizer, emit, balanced=balanced
-    )
+        "dpo", folder, recipe, pace, begun.origin, begun.start, pairs, begun.size, asked, tokenizer, emit,
+        balanced=balanced,
+    )  # fmt: skip
     seeds, resumed = demo_seeds(section.data), begun.start is not None
     before = first_figures(folder, lambda: judge_model(model, tokenizer, prompts, seeds, room), resumed)
     trainer = DPOTrainer(
         model,
         tokenizer,
         section,
-        pairs,
+        watch.keeper,
         {source.name: source for source in judged} | _unseen(seeds, section.eval_pairs, encoder),
-        folder / "checkpoints",
         watch.callbacks(),
         pace,
         cache / "reference",
@@ -115,7 +115,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> T
     ended = step >= pace.steps
     after: dict[str, float] = {}
     if trainer.is_world_process_zero():
-        with chapter.disk_full(folder):
+        with chapter.safe_writing(folder):
             if ended:
                 result = result_of(trainer, section, tokenizer)
                 after = judge_model(result, tokenizer, prompts, seeds, room)
@@ -193,11 +193,11 @@ def _unseen(seeds: Sequence[int], most: int, encoder: DocumentEncoder) -> dict[s
     return {UNSEEN: encode_pairs(pairs, encoder)} if pairs else {}
 
 
-def _mixture(training: Sequence[PairRows], section: DPOSection, processes: int) -> tuple[Mixture[Any], Pace]:
+def _mixture(training: Sequence[PairRows], section: DPOSection, processes: int) -> tuple[Passing[Any], Pace]:
     """All pairs of the run in their order, and its pace."""
     weights, per_pair, epoch = share(training, section)
     pace = tuning_pace(section, "dpo", epoch, processes, lambda count: round(count * per_pair))
-    return Mixture(training, weights, pace.steps * section.batch_size, section.seed), pace
+    return Passing(Mixture(training, weights, pace.steps * section.batch_size, section.seed)), pace
 
 
 def _training_rows(work: Work, section: DPOSection, training: Sequence[PairRows], pace: Pace) -> Rows:

@@ -15,6 +15,7 @@ from buddygpt.recipe.lint import remarks
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
 from buddygpt.training import checkpoints
+from buddygpt.training.compiled import check_compile
 from buddygpt.training.facts import Work, checkpoint_bytes, memory_rows, model_rows, training_rows
 from buddygpt.training.setup import accumulation_steps, check_precision, find_device
 
@@ -30,6 +31,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, emit: Emit) -> None:
     section = recipe.pretrain
     device = find_device()
     check_precision(section, device)
+    check_compile(section, device)
     work = Work.of_pretraining(recipe, device)
     work.attention()
     accumulation = accumulation_steps(section, device.processes)

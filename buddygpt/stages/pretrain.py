@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, set_seed
 from buddygpt.data import demo
 from buddygpt.data.baseline import ngram_baseline
 from buddygpt.data.prepare import Prepared
-from buddygpt.data.windows import Mixture, StreamWindows, TokenStream, Window, evaluation_windows
+from buddygpt.data.windows import Mixture, Passing, StreamWindows, TokenStream, Window, evaluation_windows
 from buddygpt.events import Caution, Emit, Note, Table
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 from buddygpt.recipe.data import DemoSource, source_name
@@ -19,8 +19,9 @@ from buddygpt.recipe.geometry import count_parameters
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
 from buddygpt.training import chapter
-from buddygpt.training.branch import branch_point, origin_of, take_history
-from buddygpt.training.facts import Work, memory_rows, model_rows, training_rows
+from buddygpt.training.branch import begin, branch_point, take_history, told_origin
+from buddygpt.training.compiled import check_compile
+from buddygpt.training.facts import Work, checkpoint_bytes, memory_rows, model_rows, training_rows
 from buddygpt.training.pace import pretraining_pace
 from buddygpt.training.setup import (
     check_precision,
@@ -68,26 +69,31 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     recipe.require("pretrain", "pretrain", "data")
     assert recipe.pretrain is not None and recipe.data is not None
     section = recipe.pretrain
-    run.check(recipe, *SECTIONS)
+    changed = run.check(recipe, *SECTIONS)
     folder = run.chapter("pretrain")
     if (done := chapter.finished(folder, emit)) is not None:
         return PretrainResult(True, done["step"], folder / "model", done["metrics"], done["baseline"])
-    start = chapter.start_from(folder, resume)
+    start = chapter.start_from(folder, resume, emit)
     branches = start is None and section.start_from is not None
     if branches:
         start = branch_point(recipe, run, emit)
     device = find_device()
     check_precision(section, device)
+    check_compile(section, device)
     work = Work.of_pretraining(recipe, device)
     work.attention()
     pace = pretraining_pace(section, device.processes)
-    chapter.check_space(count_parameters(recipe.model).total, section.keep_checkpoints, folder, "pretrain")
+    parameters = count_parameters(recipe.model).total
+    size = checkpoint_bytes(parameters)
+    chapter.check_space(section, parameters, size, pace.steps, folder, "pretrain")
     prepared = chapter.prepare_data(recipe, cache, emit)
     origin: dict[str, Any] = {"prepared": prepared.path.name, "versions": versions()}
     if start:
-        chapter.check_origin(start, origin)
+        chapter.check_origin(start, recipe, origin)
+        for change in changed:
+            emit(Note(change))
     if start and section.start_from:
-        origin["start_from"] = origin_of(start, folder)
+        origin["start_from"] = told_origin(start, branches)
     tokenizer = prepared.tokenizer()
     training, held_out, ends = _texts(recipe, prepared, tokenizer)
     run.claim(recipe, *SECTIONS)
@@ -118,21 +124,24 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
         (prompt, [tokenizer.eos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]])
         for prompt in _prompts(recipe)
     ]
-    watch = chapter.watch("pretrain", folder, recipe, pace, origin, start, prompts, tokenizer, emit)
+    order = Passing(windows)
+    watch = chapter.watch("pretrain", folder, recipe, pace, origin, start, order, size, prompts, tokenizer, emit)
+    if start and branches:
+        with chapter.safe_writing(folder):
+            start = begin(start, watch.keeper)
     trainer = PretrainTrainer(
         model,
         tokenizer,
         section,
-        windows,
+        watch.keeper,
         held_out,
-        folder / "checkpoints",
         watch.callbacks(),
         pace,
     )
     step, metrics = chapter.train(trainer, watch, folder, start, emit)
     done = step >= pace.steps
     if trainer.is_world_process_zero():
-        with chapter.disk_full(folder):
+        with chapter.safe_writing(folder):
             if done:
                 chapter.save(model, tokenizer, folder / "model")
             chapter.page(run, "pretrain", facts, watch.meter.rows, done, baselines=baseline)

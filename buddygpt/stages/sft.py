@@ -12,7 +12,7 @@ from buddygpt.data.lengths import Openings
 from buddygpt.data.prepared import Prepared
 from buddygpt.data.talks import TalkWindows
 from buddygpt.data.tokenizer import DocumentEncoder
-from buddygpt.data.windows import Mixture
+from buddygpt.data.windows import Mixture, Passing
 from buddygpt.evaluation.judgement import change_table, changes, guessing, judge_model
 from buddygpt.evaluation.reach import ReachRecord, held_out_texts, make_exam
 from buddygpt.events import Caution, Emit, Note, Table
@@ -61,10 +61,10 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> T
     recipe.require("sft", "sft")
     section = recipe.sft
     assert section is not None
-    run.check_chapter(recipe, "sft")
+    changed = run.check_chapter(recipe, "sft")
     if (done := finished(run, "sft", emit)) is not None:
         return done
-    begun = begin(recipe, section, run, "sft", cache, resume, emit)
+    begun = begin(recipe, section, run, "sft", cache, resume, changed, emit)
     model, tokenizer, folder = begun.model, begun.base.tokenizer, begun.folder
     context = model.config.max_position_embeddings, model.config.rope_parameters
     length = _reach(model, section, emit)
@@ -76,7 +76,10 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> T
 
     prompts = [ids for source in judged for ids in source.prompts()]
     asked = shown(prompts, tokenizer)
-    watch = chapter.watch("sft", folder, recipe, pace, begun.origin, begun.start, asked, tokenizer, emit)
+    watch = chapter.watch(
+        "sft", folder, recipe, pace, begun.origin, begun.start, windows, begun.size, asked, tokenizer, emit,
+        balanced=section.lora is None,  # of low-rank updates nothing else is saved, and experts stay as they are
+    )  # fmt: skip
     seeds, room, resumed = demo_seeds(section.data), context[0], begun.start is not None
     with as_before(model, *context):
         before = first_figures(folder, lambda: judge_model(model, tokenizer, prompts, seeds, room), resumed)
@@ -93,9 +96,8 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> T
         model,
         tokenizer,
         section,
-        windows,
+        watch.keeper,
         [_held_out(source, tokenizer) for source in judged],
-        folder / "checkpoints",
         watch.callbacks(),
         pace,
     )
@@ -103,7 +105,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> T
     ended = step >= pace.steps
     after: dict[str, float] = {}
     if trainer.is_world_process_zero():
-        with chapter.disk_full(folder):
+        with chapter.safe_writing(folder):
             if ended:
                 result = result_of(trainer, section, tokenizer)
                 after = judge_model(result, tokenizer, prompts, seeds, room)
@@ -173,20 +175,21 @@ def _windows(
     return training, judged
 
 
-def _mixture(training: list[TalkWindows], section: SFTSection, processes: int) -> tuple[Mixture[Any], Pace]:
+def _mixture(training: list[TalkWindows], section: SFTSection, processes: int) -> tuple[Passing[Any], Pace]:
     """All windows of the run in their order, and its pace."""
     weights, _, epoch = share(training, section)
-    sizes: list[int] = [0]
+    sizes: dict[int, list[int]] = {}
 
     def read(count: int) -> int:
         """Tokens of the first so many windows."""
-        while len(sizes) <= count:
-            source, number = windows.locate(len(sizes) - 1)
-            sizes.append(sizes[-1] + training[source].size(number))
-        return sizes[count]
+        known = sizes.setdefault(len(windows.skipped), [0])
+        while len(known) <= count:
+            source, number = windows.mixture.locate(windows.place(len(known) - 1))
+            known.append(known[-1] + training[source].size(number))
+        return known[count]
 
     pace = tuning_pace(section, "sft", epoch, processes, read)
-    windows = Mixture(training, weights, pace.steps * section.batch_size, section.seed)
+    windows = Passing(Mixture(training, weights, pace.steps * section.batch_size, section.seed))
     return windows, pace
 
 

@@ -1,4 +1,4 @@
-"""Watchers of a training run: the meter, the samples, the brake, and the seal on checkpoints."""
+"""Watchers of a training run: the meter, the samples, and the brake."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from buddygpt.model.generation import generate, stop_ids
 from buddygpt.model.sampling import Sampling
 from buddygpt.recipe.runs import write_atomically
 from buddygpt.report.page import load_rows
-from buddygpt.training import checkpoints
 from buddygpt.training.pace import Pace
 
 
@@ -38,20 +37,32 @@ class Meter(TrainerCallback):
         emit: who is told.
         start: steps done already.
         more: figures of other watchers that go into each step's line; read anew at each.
+        judged: whether the evaluation that was due at `start` came to its end.
     """
 
     def __init__(
-        self, name: str, file: Path, pace: Pace, emit: Emit, start: int, more: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        file: Path,
+        pace: Pace,
+        emit: Emit,
+        start: int,
+        more: Mapping[str, Any] | None = None,
+        judged: bool = True,
     ):
         self.name, self.file, self.pace, self.emit = name, file, pace, emit
         self.more = {} if more is None else more
-        self.rows = rewind(file, start)
-        self.latest: dict[str, Any] = {}
-        for row in self.rows:
-            self.latest |= row
         self._clock = 0.0
         self._told = 0.0
         self._rate = 0.0
+        self.rewind(start, judged)
+
+    def rewind(self, step: int, judged: bool = True) -> None:
+        """Take back the lines after a step, and the evaluation at it where that is to be made again."""
+        self.rows = rewind(self.file, step, judged)
+        self.latest: dict[str, Any] = {}
+        for row in self.rows:
+            self.latest |= row
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -113,9 +124,15 @@ class Meter(TrainerCallback):
         self.emit(Progress(self.name, done, total, "steps", values))
 
 
-def rewind(file: Path, step: int) -> list[dict[str, Any]]:
-    """Rows of a file of JSON lines up to `step`; later ones, and a line cut short by a crash, are taken out of it."""
-    rows = [row for row in load_rows(file) if row["step"] <= step]
+def rewind(file: Path, step: int, judged: bool = True) -> list[dict[str, Any]]:
+    """Rows of a file of JSON lines up to `step`; later ones, and a line cut short by a crash, are taken out of it.
+
+    Args:
+        file: rows have a `step`.
+        step: the last one that stays.
+        judged: what an evaluation at `step` has written stays, too.
+    """
+    rows = [row for row in load_rows(file) if row["step"] < step or (row["step"] == step and (judged or "loss" in row))]
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return rows
@@ -131,6 +148,7 @@ class Samples(TrainerCallback):
         file: samples.jsonl; lines beyond the checkpoint that training goes on from are taken back first.
         emit: who is told.
         start: steps done already.
+        judged: as of `Meter`.
         length: new tokens for each prompt.
     """
 
@@ -142,11 +160,12 @@ class Samples(TrainerCallback):
         file: Path,
         emit: Emit,
         start: int,
+        judged: bool = True,
         length: int = 96,
     ):
         self.prompts, self.starts, self.tokenizer = prompts, starts, tokenizer
         self.file, self.emit, self.length = file, emit, length
-        rewind(file, start)
+        rewind(file, start, judged)
         self.latest: list[dict[str, Any]] = []
 
     def on_evaluate(
@@ -195,12 +214,6 @@ class Brake(TrainerCallback):
     def __init__(self) -> None:
         self.pulled = False
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Take the paces of saving and evaluating from the recipe: a loaded state has those of its own run."""
-        state.compute_steps(args, state.max_steps)
-
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
@@ -210,26 +223,3 @@ class Brake(TrainerCallback):
         elif self.pulled:
             control.should_save = control.should_training_stop = True
         return control
-
-
-class Seal(TrainerCallback):
-    """Puts what a checkpoint needs to be rebuilt alone into it, marks it whole, removes old ones.
-
-    Args:
-        files: name to text of what is added.
-        keep: newest whole checkpoints that stay.
-    """
-
-    def __init__(self, files: Mapping[str, str], keep: int):
-        self.files, self.keep = files, keep
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Finish the checkpoint just written."""
-        if not state.is_world_process_zero:
-            return
-        folder = Path(str(args.output_dir))
-        checkpoint = folder / f"checkpoint-{state.global_step}"
-        for name, text in self.files.items():
-            (checkpoint / name).write_text(text, "utf-8")
-        checkpoints.seal(checkpoint)
-        checkpoints.keep_newest(folder, self.keep)

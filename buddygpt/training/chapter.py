@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shlex
 import shutil
 import signal
 import threading
+from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
 
 from buddygpt.data.prepare import Prepared, find_prepared, prepare
-from buddygpt.events import Emit, Note
+from buddygpt.data.windows import Passing
+from buddygpt.events import Caution, Emit, Note
 from buddygpt.recipe.base import spell_bytes
-from buddygpt.recipe.errors import BuddyError, is_disk_full
-from buddygpt.recipe.runs import Run, dump_yaml, free_bytes, write_atomically
+from buddygpt.recipe.errors import BrokenOff, BuddyError, is_disk_full
+from buddygpt.recipe.loader import load_recipe
+from buddygpt.recipe.runs import Run, differences, dump_yaml, free_bytes, write_atomically
 from buddygpt.recipe.schema import Chapter, Recipe
+from buddygpt.recipe.training import TrainingSection
 from buddygpt.report.page import Report, load_rows, write_report
 from buddygpt.report.tuning import Tuning
 from buddygpt.training import checkpoints
 from buddygpt.training.balance import Balance
-from buddygpt.training.callbacks import Brake, Meter, Samples, Seal
-from buddygpt.training.facts import Rows, checkpoint_bytes
+from buddygpt.training.callbacks import Brake, Meter, Samples, rewind
+from buddygpt.training.compiled import warm_up
+from buddygpt.training.facts import Rows
+from buddygpt.training.guard import Guard, Rewind
+from buddygpt.training.keeper import Keeper
 from buddygpt.training.pace import Pace
 from buddygpt.training.setup import Device, launched_processes, surroundings
 
@@ -44,18 +54,24 @@ def finished(folder: Path, emit: Emit) -> dict[str, Any] | None:
     return record
 
 
-def start_from(folder: Path, resume: bool) -> Path | None:
-    """The checkpoint to go on from.
+def start_from(folder: Path, resume: bool, emit: Emit) -> Path | None:
+    """The checkpoint to go on from: the newest that is whole and undamaged.
 
     Raises:
-        BuddyError: there is one, and nobody asked to go on; or it is damaged.
+        BuddyError: there is one with steps in it, and nobody asked to go on; or all are damaged.
     """
-    newest = checkpoints.newest_checkpoint(folder / "checkpoints")
-    if newest is not None and not resume:
-        raise BuddyError(
-            f"{folder}: an unfinished run is there, saved at step {checkpoints.step_of(newest)}; "
-            "go on with --resume, choose another folder with --run, or remove it"
-        )
+    newest, damaged = checkpoints.newest_checkpoint(folder / "checkpoints")
+    if not resume:
+        whole = checkpoints.whole_checkpoints(folder / "checkpoints")
+        if whole and (step := checkpoints.step_of(whole[-1])):
+            raise BuddyError(
+                f"{folder}: an unfinished run is there, saved at step {step}; "
+                "go on with --resume, choose another folder with --run, or remove it"
+            )
+        return None
+    for fault in damaged:
+        assert newest is not None
+        emit(Caution(f"{fault}; passed over, going on from {newest.name}"))
     return newest
 
 
@@ -87,16 +103,23 @@ def prepare_data(
     return prepared
 
 
-def check_origin(start: Path, now: Mapping[str, Any]) -> None:
-    """See that a checkpoint began from what is there now: text or model may have changed since.
+def check_origin(start: Path, recipe: Recipe, now: Mapping[str, Any]) -> None:
+    """See that a checkpoint is of this recipe's model and began from what is there now, which may have changed since.
 
     Args:
         start: the checkpoint.
+        recipe: of the run.
         now: what `ORIGIN` would say; `prepared` and `model` must agree.
 
     Raises:
-        BuddyError: something else is there now.
+        BuddyError: it is another model's, or something else is there now.
     """
+    theirs = load_recipe(start / "recipe.yaml")
+    if differing := list(differences(theirs.as_dict("model", "tokenizer"), recipe.as_dict("model", "tokenizer"))):
+        key, old, new = differing[0]
+        raise BuddyError(
+            f"{start}: is another model's checkpoint: {key} is {old} there, {new} here; remove that folder"
+        )
     before = json.loads((start / ORIGIN).read_text("utf-8"))
     if before["prepared"] != now["prepared"]:
         raise BuddyError(
@@ -111,25 +134,30 @@ def check_origin(start: Path, now: Mapping[str, Any]) -> None:
         )
 
 
-def check_space(parameters: int, kept: int, folder: Path, where: str) -> None:
-    """See that the checkpoints that will lie on disk at once fit: weights and two moments, in fp32.
+def check_space(section: TrainingSection, parameters: int, size: int, steps: int, folder: Path, where: str) -> None:
+    """See that the checkpoints that will lie on disk at once fit.
 
     Args:
-        parameters: of the model.
-        kept: `keep_checkpoints`.
+        section: how many are kept.
+        parameters: of the model, which is left at the end.
+        size: bytes of a checkpoint.
+        steps: of the run.
         folder: the chapter's.
         where: the recipe's section.
 
     Raises:
         BuddyError: they do not.
     """
-    kept += 1  # the new one is whole before the oldest goes
-    need = kept * checkpoint_bytes(parameters) + 4 * parameters
+    kept = section.keep_checkpoints + 1  # the new one is proved before the oldest goes
+    kept += steps // section.keep_every if section.keep_every else 0
+    there = sum(f.stat().st_size for f in (folder / "checkpoints").rglob("*") if f.is_file())
+    need = max(0, kept * size + 4 * parameters - there)
     free = free_bytes(folder)
     if free < need:
+        rarer = f" or raise {where}.keep_every" if section.keep_every else ""
         raise BuddyError(
             f"{folder}: {spell_bytes(need)} are needed for {kept} checkpoints and the model, {spell_bytes(free)} free; "
-            f"free some, choose another folder with --run, or lower {where}.keep_checkpoints"
+            f"free some, choose another folder with --run, or lower {where}.keep_checkpoints{rarer}"
         )
 
 
@@ -155,31 +183,49 @@ def brake_on_signals(brake: Brake, emit: Emit) -> Iterator[None]:
 
 
 @contextmanager
-def disk_full(folder: Path) -> Iterator[None]:
-    """Tell of a full disk in one line."""
+def safe_writing(folder: Path) -> Iterator[None]:
+    """Tell in one line of a disk that is full, or that cannot be written to."""
     try:
         yield
     except Exception as error:
-        if not is_disk_full(error):
+        if isinstance(error, BuddyError):
+            raise
+        number = getattr(error, "errno", None)
+        if not is_disk_full(error) and number not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO):
             raise
         whole = checkpoints.whole_checkpoints(folder / "checkpoints")
         kept = f"{whole[-1].name} is whole" if whole else "no checkpoint is whole yet"
-        raise BuddyError(f"{folder}: no space left; {kept}; free some space and go on with --resume") from error
+        what = "no space left" if is_disk_full(error) else f"cannot be written: {os.strerror(number or 0)}"
+        mend = "free some space" if is_disk_full(error) else "mend that"
+        raise BrokenOff(f"{folder}: {what}; {kept}; {mend} and go on with --resume") from error
 
 
 @dataclass(frozen=True)
 class Watch:
-    """The watchers of a run."""
+    """The watchers of a run, and what keeps it.
+
+    Args:
+        balance, samples, brake, meter: watchers, in the order in which they are told: the meter last, of what the
+            others found.
+        keeper: of checkpoints, guard and order.
+        judge_again: the run goes on from a step whose evaluation was due and did not end.
+    """
 
     balance: Balance | None
     samples: Samples
     brake: Brake
-    seal: Seal
     meter: Meter
+    keeper: Keeper
+    judge_again: bool
 
     def callbacks(self) -> list[TrainerCallback]:
-        """In the order in which they are told: the meter last, of what the others found."""
-        return [watcher for watcher in vars(self).values() if watcher is not None]
+        """The watchers."""
+        return [watcher for watcher in (self.balance, self.samples, self.brake, self.meter) if watcher is not None]
+
+    def go_back(self, step: int) -> None:
+        """Take figures and samples after a step back."""
+        self.meter.rewind(step)
+        rewind(self.samples.file, step)
 
 
 def watch(
@@ -189,6 +235,8 @@ def watch(
     pace: Pace,
     origin: Mapping[str, Any],
     start: Path | None,
+    order: Passing[Any],
+    size: int,
     prompts: Sequence[tuple[str, Sequence[int]]],
     tokenizer: PreTrainedTokenizerBase,
     emit: Emit,
@@ -204,39 +252,71 @@ def watch(
         pace: of the run.
         origin: kept in each checkpoint as `ORIGIN`.
         start: the checkpoint to go on from.
+        order: what is trained on.
+        size: bytes of a checkpoint.
         prompts: what the model goes on with at each evaluation: each as it is shown, and its ids.
         tokenizer: the model's.
         emit: who is told.
         balanced: the selection bias of experts moves.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    section = getattr(recipe, name)
     step = checkpoints.step_of(start) if start else 0
-    balance = Balance() if balanced else None
+    balance, guard = Balance() if balanced else None, Guard(section.guard)
     kept = {"recipe.yaml": dump_yaml(recipe.as_dict()), ORIGIN: json.dumps(origin, indent=1)}
+    shelf = checkpoints.Shelf(folder / "checkpoints", section.keep_checkpoints, section.keep_every, size, kept)
+    if PartialState().is_main_process:
+        shelf.clear()
+    keeper = Keeper(folder, shelf, guard, order, pace.batch, tokenizer.decode, emit)
+    keeper.load(start)
+    metrics, sampled = folder / "metrics.jsonl", folder / "samples.jsonl"
+    judged = not pace.judges(step) or (_judged(metrics, step) and (not prompts or _sampled(sampled, step)))
+    figures = ChainMap(guard.figures, balance.figures if balance else {})
     return Watch(
         balance,
-        Samples(
-            [text for text, _ in prompts], [ids for _, ids in prompts], tokenizer, folder / "samples.jsonl", emit, step
-        ),
+        Samples([text for text, _ in prompts], [ids for _, ids in prompts], tokenizer, sampled, emit, step, judged),
         Brake(),
-        Seal(kept, getattr(recipe, name).keep_checkpoints),
-        Meter(name, folder / "metrics.jsonl", pace, emit, step, balance.figures if balance else None),
+        Meter(name, metrics, pace, emit, step, figures, judged),
+        keeper,
+        not judged,
     )
 
 
+def _judged(file: Path, step: int) -> bool:
+    return any(row["step"] == step and any(key.startswith("eval/") for key in row) for row in load_rows(file))
+
+
+def _sampled(file: Path, step: int) -> bool:
+    return any(row["step"] == step for row in load_rows(file))
+
+
 def train(trainer: Trainer, watch: Watch, folder: Path, start: Path | None, emit: Emit) -> tuple[int, dict[str, float]]:
-    """Train to the end, or until somebody stops it.
+    """Train to the end, or until somebody stops it; go back where the guard says so.
 
     Returns:
         Steps done, and the figures of the last evaluation.
 
     Raises:
-        BuddyError: the disk is full.
+        BuddyError: the disk is full, the layers cannot be compiled, or the run cannot get past some text.
     """
     if start:
         emit(Note(f"going on from {start.name}"))
-    with brake_on_signals(watch.brake, emit), disk_full(folder):
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
+    if trainer.section.compile:
+        warm_up(trainer, folder.name, emit)
+    trainer.args.eval_on_start = watch.judge_again
+    with brake_on_signals(watch.brake, emit), safe_writing(folder):
+        while True:
+            try:
+                trainer.train(resume_from_checkpoint=str(start) if start else None)
+                break
+            except Rewind as trouble:
+                trainer.accelerator.wait_for_everyone()
+                start, _ = checkpoints.newest_checkpoint(folder / "checkpoints")
+                assert start is not None  # one is written before the first step
+                watch.keeper.pass_over(trouble, start, trainer.is_world_process_zero())
+                watch.keeper.load(start)
+                watch.go_back(checkpoints.step_of(start))
+                trainer.args.eval_on_start = False
     return trainer.state.global_step, {k: v for k, v in watch.meter.latest.items() if k.startswith("eval/")}
 
 

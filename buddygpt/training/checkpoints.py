@@ -1,7 +1,8 @@
-"""Which checkpoints are whole, which is the newest, and how old ones go.
+"""Checkpoints that cannot be lost: written aside, sealed, synced, renamed, read back; only then does an old one go.
 
-A checkpoint counts as whole once `complete.json` lies in it: written last, it lists every file with its size and hash.
-A folder without it was interrupted while it was written and is passed over.
+A checkpoint counts as whole where `complete.json` lies in it: written last, it lists every file with its size and hash.
+What is being written lies in `.writing/` and takes its name once it is sealed, so that a kill at any moment leaves the
+checkpoints before it as they were.
 """
 
 from __future__ import annotations
@@ -9,13 +10,99 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from buddygpt.data.fingerprints import hash_file
-from buddygpt.recipe.errors import BuddyError
-from buddygpt.recipe.runs import write_atomically
+from buddygpt.recipe.base import spell_bytes
+from buddygpt.recipe.errors import BrokenOff, BuddyError
+from buddygpt.recipe.runs import free_bytes, write_atomically
 
 MARK = "complete.json"
+WRITING = ".writing"
+"""Folder in which a checkpoint is written before it has its name."""
+_REPLACED = ".replaced"
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Where a run's checkpoints lie, and which stay.
+
+    Args:
+        folder: of all of them.
+        keep: newest ones that stay.
+        keep_every: those of steps that this divides stay too; none where left out.
+        size: bytes that one is expected to take.
+        files: name to text of what is added to each, so that it can be rebuilt alone.
+    """
+
+    folder: Path
+    keep: int
+    keep_every: int | None = None
+    size: int = 0
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def prepare(self) -> Path:
+        """The folder in which the next one is to be written as `checkpoint-N`: empty, with room on its disk.
+
+        Raises:
+            BrokenOff: the disk has no room.
+        """
+        self.clear()
+        free = free_bytes(self.folder)
+        if free < self.size:
+            raise BrokenOff(
+                f"{self.folder}: {spell_bytes(self.size)} are needed for a checkpoint, {spell_bytes(free)} free; "
+                f"{self._newest()}; free some space and go on with --resume"
+            )
+        (self.folder / WRITING).mkdir(parents=True)
+        return self.folder / WRITING
+
+    def finish(self, step: int) -> Path:
+        """Seal what was written, give it its name, read it back, and remove what need not stay.
+
+        Args:
+            step: of the checkpoint that lies in `.writing/`.
+
+        Raises:
+            BrokenOff: what was written reads back otherwise; nothing is removed.
+        """
+        written, checkpoint = self.folder / WRITING / f"checkpoint-{step}", self.folder / f"checkpoint-{step}"
+        for name, text in self.files.items():
+            (written / name).write_text(text, "utf-8")
+        seal(written)
+        if checkpoint.exists():  # a damaged one, or of a try that was rewound
+            checkpoint.rename(self.folder / _REPLACED)
+        written.rename(checkpoint)
+        _sync(self.folder)
+        if faults := damages(checkpoint):
+            raise BrokenOff(
+                f"{checkpoint}: reads back otherwise than it was written ({faults[0]}): the disk cannot be trusted; "
+                "nothing older was removed"
+            )
+        self.clear()
+        self._thin(checkpoint)
+        return checkpoint
+
+    def clear(self) -> None:
+        """Remove what a save that was cut short has left."""
+        for left in (WRITING, _REPLACED):
+            shutil.rmtree(self.folder / left, ignore_errors=True)
+
+    def _thin(self, newest: Path) -> None:
+        """Remove all but the newest whole checkpoints and the lasting ones, and what was cut short before `newest`."""
+        whole = [p for p in whole_checkpoints(self.folder) if step_of(p) <= step_of(newest)]
+        kept = set(whole[-self.keep :])
+        for path in all_checkpoints(self.folder):
+            step = step_of(path)
+            lasting = self.keep_every and step and step % self.keep_every == 0 and path in whole
+            if path not in kept and not lasting and step < step_of(newest):
+                (path / MARK).unlink(missing_ok=True)  # half-removed is not whole
+                shutil.rmtree(path)
+
+    def _newest(self) -> str:
+        whole = whole_checkpoints(self.folder)
+        return f"{whole[-1].name} is whole" if whole else "no checkpoint is whole yet"
 
 
 def step_of(checkpoint: Path) -> int:
@@ -36,32 +123,41 @@ def whole_checkpoints(folder: Path) -> list[Path]:
 
 def seal(checkpoint: Path) -> None:
     """Sync every file of a finished checkpoint to disk and mark it whole."""
+    from buddygpt.data.fingerprints import hash_file  # here, so that a trainer alone needs no readers of data
+
     files = {}
     for path in sorted(p for p in checkpoint.rglob("*") if p.is_file() and p.name != MARK):
+        files[path.relative_to(checkpoint).as_posix()] = {"bytes": path.stat().st_size, "xxh3_128": hash_file(path)}
         with path.open("rb") as file:
             os.fsync(file.fileno())
-        files[path.relative_to(checkpoint).as_posix()] = {"bytes": path.stat().st_size, "xxh3_128": hash_file(path)}
+            if hasattr(os, "posix_fadvise"):  # whoever reads it back reads the disk, not memory
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     write_atomically(checkpoint / MARK, json.dumps({"files": files}, indent=1))
+    for folder in (*(p for p in checkpoint.rglob("*") if p.is_dir()), checkpoint):
+        _sync(folder)
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint, its files compared with what was sealed; None where there is none.
+def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint whose files are what was sealed, and a line for each newer one that was damaged since.
 
     Raises:
-        BuddyError: it was whole once and is damaged now.
+        BuddyError: there are some, and all are damaged.
     """
-    whole = whole_checkpoints(folder)
-    if not whole:
-        return None
-    newest = whole[-1]
-    if faults := damages(newest):
-        rest = f"remove that folder to go on from {whole[-2].name}" if len(whole) > 1 else "there is no older one"
-        raise BuddyError(f"{newest}: {faults[0]}; {rest}")
-    return newest
+    faults = []
+    for checkpoint in reversed(whole_checkpoints(folder)):
+        found = damages(checkpoint)
+        if not found:
+            return checkpoint, faults
+        faults.append(f"{checkpoint}: {found[0]}")
+    if faults:
+        raise BuddyError([*faults, f"{folder}: no older checkpoint is whole; remove this folder to begin anew"])
+    return None, []
 
 
 def damages(checkpoint: Path) -> list[str]:
     """What differs between a sealed checkpoint and its files now."""
+    from buddygpt.data.fingerprints import hash_file
+
     try:
         sealed = json.loads((checkpoint / MARK).read_text("utf-8"))["files"]
     except (ValueError, KeyError):
@@ -78,13 +174,11 @@ def damages(checkpoint: Path) -> list[str]:
     return faults
 
 
-def keep_newest(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` whole checkpoints, and what was interrupted before the newest whole one."""
-    whole = whole_checkpoints(folder)
-    if not whole:
-        return
-    kept = set(whole[-keep:])
-    for path in all_checkpoints(folder):
-        if path not in kept and step_of(path) < step_of(whole[-1]):
-            (path / MARK).unlink(missing_ok=True)  # half-removed is not whole
-            shutil.rmtree(path)
+def _sync(folder: Path) -> None:
+    """Have a folder's names on disk; Windows has no such call, and needs none."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

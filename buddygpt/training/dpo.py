@@ -19,6 +19,7 @@ from trl.trainer import dpo_trainer
 
 from buddygpt.events import Emit, Progress
 from buddygpt.recipe.dpo import DPOSection
+from buddygpt.training.keeper import Keeper
 from buddygpt.training.lora import lora_config
 from buddygpt.training.pace import Pace
 from buddygpt.training.reference import Pair, Score, ScoreFile, pair_key, weights_hash
@@ -36,9 +37,8 @@ class DPOTrainer(Discreet, TrlTrainer, Seams):
         model: the policy, which is its own reference as it is now; it gets adapters where the section has `lora`.
         tokenizer: saved into each checkpoint; its padding token pads.
         section: the recipe's `dpo`.
-        pairs: pairs in training order, as many as the whole run takes, none longer than the model.
+        keeper: of the pairs in training order, none longer than the model, and of the checkpoints.
         held_out: name to pairs to evaluate on.
-        folder: where checkpoints go.
         callbacks: watchers.
         pace: of the run.
         scores: folder of reference scores, which runs share, and all processes of a run.
@@ -50,15 +50,14 @@ class DPOTrainer(Discreet, TrlTrainer, Seams):
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         section: DPOSection,
-        pairs: Sequence[Pair],
+        keeper: Keeper,
         held_out: Mapping[str, Sequence[Pair]],
-        folder: Path,
         callbacks: Sequence[TrainerCallback],
         pace: Pace,
         scores: Path,
         emit: Emit,
     ):
-        self.section, self.pairs, self.held_out, self.emit = section, pairs, held_out, emit
+        self.section, self.keeper, self.held_out, self.emit = section, keeper, held_out, emit
         cached = section.reference == "cached"
         kernels = f"{PartialState().device.type} {model.config._attn_implementation}"
         self.file = ScoreFile(scores, weights_hash(model), section.precision, kernels) if cached else None
@@ -66,10 +65,11 @@ class DPOTrainer(Discreet, TrlTrainer, Seams):
         reference = None
         if not cached and section.lora is None:
             reference = copy.deepcopy(model).requires_grad_(False).eval()
+        model.selective = section.gradient_checkpointing == "selective"
         hush_renamed()
         arguments = DPOConfig(
-            **trainer_options(section, folder, pace),
-            gradient_checkpointing=section.gradient_checkpointing,
+            **trainer_options(section, keeper.shelf.folder, pace),
+            gradient_checkpointing=bool(section.gradient_checkpointing),
             max_length=None,  # the pairs fit already
             precompute_ref_log_probs=cached,
             disable_dropout=False,  # the model has none; the recipe's `lora.dropout` is meant
@@ -93,7 +93,7 @@ class DPOTrainer(Discreet, TrlTrainer, Seams):
             self._score(judged)
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
-        return self.pairs
+        return self.keeper.samples
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         self._score(dataset)

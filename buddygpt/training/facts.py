@@ -103,14 +103,14 @@ def attention_rows(work: Work) -> Rows:
 
 def memory_rows(work: Work, unit: str = "windows") -> Rows:
     """Bytes on each device by part, and of the cache when the model is used."""
-    section = work.section
+    section, again = work.section, work.section.gradient_checkpointing
     memory = training_memory(work.model, section, work.length, work.device.kind, work.trained)
-    saved = ", layers recomputed" if section.gradient_checkpointing else ""
+    saved = {False: "", True: ", layers recomputed", "selective": ", what is cheap recomputed"}
     return [
         ("weights", spell_bytes(memory.weights)),
         ("gradients", spell_bytes(memory.gradients)),
         ("optimizer", spell_bytes(memory.optimizer)),
-        ("activations", f"{spell_bytes(memory.activations)} for {section.micro_batch_size} {unit}{saved}"),
+        ("activations", f"{spell_bytes(memory.activations)} for {section.micro_batch_size} {unit}{saved[again]}"),
         ("loss", spell_bytes(memory.loss)),
         ("together", f"about {spell_bytes(memory.total)} on each device"),
         ("cache", f"{spell_bytes(cache_bytes(work.model))} a token in bf16"),
@@ -125,6 +125,7 @@ def common_rows(work: Work) -> Rows:
         ("precision", section.precision),
         ("optimizer", f"{section.optimizer.kind}, peak rate {section.optimizer.learning_rate:g}"),
         ("schedule", section.schedule.kind),
+        *([("layers", "compiled")] if section.compile else []),
     ]
     if isinstance(section, TuningSection) and section.lora is not None:
         rows.append(("low-rank updates", f"rank {section.lora.rank}"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from peft import LoraConfig
+from torch import nn
 from transformers import PreTrainedModel
 
 from buddygpt.recipe.lora import LoraSection
@@ -23,6 +25,12 @@ def lora_config(section: LoraSection) -> LoraConfig:
         lora_dropout=section.dropout,
         target_modules=LAYERS,
     )
+
+
+def count_updates(model: nn.Module, section: LoraSection) -> int:
+    """Parameters of all updates that the section adds to a model."""
+    layers = (m for name, m in model.named_modules() if isinstance(m, nn.Linear) and re.fullmatch(LAYERS, name))
+    return sum(section.rank * (layer.in_features + layer.out_features) for layer in layers)
 
 
 def merged(model: Any) -> PreTrainedModel:

@@ -20,16 +20,22 @@ class Pace:
 
     Args:
         steps: optimizer steps of the whole run.
+        batch: samples of an optimizer step, over all devices.
         accumulation: micro-batches of one device in an optimizer step.
         save_every, eval_every: steps between checkpoints, and between evaluations.
         tokens: how many the first so many steps read.
     """
 
     steps: int
+    batch: int
     accumulation: int
     save_every: int
     eval_every: int
     tokens: Callable[[int], int]
+
+    def judges(self, step: int) -> bool:
+        """Whether an evaluation follows after `step` steps."""
+        return step > 0 and (step % self.eval_every == 0 or step == self.steps)
 
 
 def pretraining_pace(section: PretrainSection, processes: int) -> Pace:
@@ -40,7 +46,10 @@ def pretraining_pace(section: PretrainSection, processes: int) -> Pace:
     """
     accumulation = accumulation_steps(section, processes)
     tokens = section.tokens_per_batch
-    return Pace(section.steps, accumulation, section.save_every, section.eval_every, lambda steps: steps * tokens)
+    batch = tokens // section.sequence_length
+    return Pace(
+        section.steps, batch, accumulation, section.save_every, section.eval_every, lambda steps: steps * tokens
+    )
 
 
 def tuning_pace(
@@ -68,6 +77,7 @@ def tuning_pace(
     part = max(1, steps // PARTS)
     return Pace(
         steps,
+        section.batch_size,
         section.batch_size // at_once,
         section.save_every or part,
         section.eval_every or part,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
@@ -14,6 +12,7 @@ from trl import SFTTrainer as TrlTrainer
 from trl.trainer import sft_trainer
 
 from buddygpt.recipe.sft import SFTSection
+from buddygpt.training.keeper import Keeper
 from buddygpt.training.lora import lora_config
 from buddygpt.training.pace import Pace
 from buddygpt.training.seam import Discreet, hush_renamed, native_head
@@ -30,9 +29,8 @@ class SFTTrainer(Discreet, TrlTrainer, Seams):
         model: is trained; it gets adapters where the section has `lora`.
         tokenizer: saved into each checkpoint.
         section: the recipe's `sft`.
-        windows: in training order, as many as the whole run takes.
+        keeper: of the windows in training order, and of the checkpoints.
         held_out: talks to evaluate on.
-        folder: where checkpoints go.
         callbacks: watchers.
         pace: of the run.
     """
@@ -42,17 +40,17 @@ class SFTTrainer(Discreet, TrlTrainer, Seams):
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         section: SFTSection,
-        windows: Any,
+        keeper: Keeper,
         held_out: Sequence[HeldOut],
-        folder: Path,
         callbacks: Sequence[TrainerCallback],
         pace: Pace,
     ):
-        self.section, self.held_out = section, held_out
+        self.section, self.keeper, self.held_out = section, keeper, held_out
+        model.selective = section.gradient_checkpointing == "selective"
         hush_renamed()
         arguments = SFTConfig(
-            **trainer_options(section, folder, pace),
-            gradient_checkpointing=section.gradient_checkpointing,
+            **trainer_options(section, keeper.shelf.folder, pace),
+            gradient_checkpointing=bool(section.gradient_checkpointing),
             max_length=None,  # the windows fit already
             dataset_kwargs={"skip_prepare_dataset": True},
         )
@@ -67,7 +65,7 @@ class SFTTrainer(Discreet, TrlTrainer, Seams):
                 callbacks=list(callbacks),
                 peft_config=None if section.lora is None else lora_config(section.lora),
             )
-        self.train_dataset = windows
+        self.train_dataset = keeper.samples
         vars(model.config).pop("output_router_logits", None)  # trl's word for a balance loss of another kind
         self.remove_callback(PrinterCallback)  # the stage's events are what is told
 

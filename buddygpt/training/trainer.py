@@ -1,9 +1,11 @@
-"""transformers' Trainer with our order of data, optimizer, schedule and evaluation put into its seams."""
+"""transformers' Trainer with our order of data, optimizer, schedule, evaluation and care put into its seams."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,23 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import DistributedType
 from torch.utils.data import SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from buddygpt.data.windows import IGNORE_INDEX, Window
 from buddygpt.model.loss import bits_per_character
+from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.training import TrainingSection
+from buddygpt.training.balance import gates
+from buddygpt.training.checkpoints import WRITING
+from buddygpt.training.keeper import Keeper
 from buddygpt.training.optimizers import build_optimizer
 from buddygpt.training.pace import Pace
 from buddygpt.training.schedules import rate_factor
+from buddygpt.training.seam import hush_renamed
 
 
 @dataclass(frozen=True)
@@ -35,10 +43,13 @@ class HeldOut:
 
 
 class Seams(Trainer):
-    """What all our trainers put into a Trainer: order of data, optimizer, schedule, evaluation."""
+    """What all our trainers put into a Trainer: order of data, optimizer, schedule, evaluation, guard, checkpoints."""
 
     section: TrainingSection
     held_out: Sequence[HeldOut]
+    keeper: Keeper
+    _losses: list[torch.Tensor]
+    _writing = False
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
         # The windows come in training order already: going on means skipping indices, nothing has to be re-drawn.
@@ -62,16 +73,111 @@ class Seams(Trainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def _init_training_state(self, max_steps: int, *args: Any) -> tuple[int, int]:
+        place = super()._init_training_state(max_steps, *args)
+        self.state.compute_steps(self.args, max_steps)  # when to save and judge is told by the recipe as it is now
+        return place
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        self._losses = []
+        if resume_from_checkpoint is None:  # what cannot be saved is not trained, and a run can always go back
+            self._save_checkpoint(self.model, None)
+        return prepared
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward of one micro-batch; the guard will ask for its loss."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._losses.append(loss)
+        return loss
+
+    def _clip_grad_norm(self, model: Any) -> torch.Tensor:
+        """Clip, and have the guard judge the step before it is taken."""
+        norm = super()._clip_grad_norm(model)
+        losses_A, self._losses = torch.stack(self._losses), []
+        scaled = self.accelerator.scaler is not None and not torch.isfinite(norm)
+        # fp16's scaler skips by itself where its own factor was too large; DeepSpeed's engine steps by itself.
+        if scaled or self.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            return norm
+        # In the order of the samples: processes take micro-batches in turn.
+        losses_AW = self.accelerator.gather(losses_A[None]).T if self.args.world_size > 1 else losses_A[:, None]
+        step, guard = self.state.global_step + 1, self.keeper.guard
+        verdict = guard.judge(step, float(losses_AW.mean(1).sum()), float(norm))
+        if verdict is not None:
+            for parameter in model.parameters():  # an optimizer passes over what has no gradient, moments and all
+                parameter.grad = None
+            for gate in gates(model):
+                gate.tokens_per_expert = None
+            if self.is_world_process_zero():
+                self.keeper.skip(step, verdict, (losses_AW / self.args.world_size).flatten().tolist())
+            guard.lose_patience(verdict)
+        return norm
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Save before evaluating: an evaluation that fails loses nothing."""
+        judged, self.control.should_evaluate = self.control.should_evaluate, False
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        if judged:
+            self.evaluate()
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        step = self.state.global_step
+        if (name := _not_finite(self.model)) is not None:
+            raise BuddyError(
+                f"{self.keeper.folder}: at step {step} {name} is not finite; it is not saved. Train anew with a lower "
+                "learning rate under another name (--set name=...)"
+            )
+        if self.is_world_process_zero():
+            self.keeper.shelf.prepare()
+        self.accelerator.wait_for_everyone()
+        self._writing = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._writing = False
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            self.keeper.save(step)
+        self.accelerator.wait_for_everyone()
+
+    def _get_output_dir(self, trial: Any) -> str:
+        folder = super()._get_output_dir(trial)
+        return str(Path(folder) / WRITING) if self._writing else folder
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        folder = self.args.output_dir if output_dir is None else output_dir
+        Path(str(folder), "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody here reads
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        with _trusting_nobody(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with _trusting_nobody(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
         # The loaded groups hold the rate of the step to come by the schedule that they were saved under; a run that
         # starts from another's checkpoint has its own. On going on it is the same number.
-        super()._load_optimizer_and_scheduler(checkpoint)
         schedule = self.lr_scheduler
         if checkpoint is not None and isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):
             rates = zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
             for group, peak, factor in rates:
                 group["lr"] = peak * factor(schedule.last_epoch)
             schedule._last_lr = [group["lr"] for group in schedule.optimizer.param_groups]  # what is logged
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with _trusting_nobody(checkpoint):
+            super()._load_scaler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with _trusting_nobody(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Weights must be this model's, each of them."""
+        missing = set(load_result.missing_keys) - set(getattr(self.model, "all_tied_weights_keys", None) or {})
+        if strange := sorted(missing | set(load_result.unexpected_keys)):
+            raise BuddyError(f"the checkpoint's weights are another model's: {strange[0]} and {len(strange) - 1} more")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Tell the callbacks; the history is metrics.jsonl, not a list that grows in every checkpoint."""
@@ -115,6 +221,29 @@ class Seams(Trainer):
         return float(reduced) if self.args.world_size > 1 else float(total)
 
 
+def _not_finite(model: torch.nn.Module) -> str | None:
+    """The first weight that is no number, by its name."""
+    names, found = [], []
+    for name, parameter in model.named_parameters():
+        local = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+        names.append(name)
+        found.append(torch.isfinite(local.detach()).all())
+    return next((name for name, fine in zip(names, torch.stack(found).tolist(), strict=True) if not fine), None)
+
+
+@contextmanager
+def _trusting_nobody(checkpoint: str | None) -> Iterator[None]:
+    """A state that holds more than tensors and numbers is told in a line; torch and transformers run nothing of it."""
+    try:
+        yield
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise BuddyError(
+            f"{checkpoint}: cannot be gone on from: it is another model's, or its state holds more than tensors and "
+            f"numbers, and nothing of that is run ({type(error).__name__}: {reason})"
+        ) from error
+
+
 class PretrainTrainer(Seams):
     """A Trainer over windows.
 
@@ -122,9 +251,8 @@ class PretrainTrainer(Seams):
         model: the model.
         tokenizer: saved into each checkpoint.
         section: the recipe's `pretrain`.
-        windows: training windows in training order, as many as the whole run takes.
+        keeper: of the windows in training order, and of the checkpoints.
         held_out: texts to evaluate on.
-        folder: where checkpoints go.
         callbacks: watchers.
         pace: of the run.
     """
@@ -134,25 +262,25 @@ class PretrainTrainer(Seams):
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         section: PretrainSection,
-        windows: Any,
+        keeper: Keeper,
         held_out: Sequence[HeldOut],
-        folder: Path,
         callbacks: Sequence[TrainerCallback],
         pace: Pace,
     ):
-        self.section = section
-        self.held_out = held_out
+        self.section, self.keeper, self.held_out = section, keeper, held_out
         super().__init__(
             model=model,
-            args=TrainingArguments(**trainer_options(section, folder, pace)),
+            args=TrainingArguments(**trainer_options(section, keeper.shelf.folder, pace)),
             data_collator=self._collate,
-            train_dataset=windows,
+            train_dataset=keeper.samples,
             eval_dataset={},
             processing_class=tokenizer,
             callbacks=list(callbacks),
         )
         self.remove_callback(PrinterCallback)  # the stage's events are what is told
         if section.gradient_checkpointing:
+            hush_renamed()
+            model.selective = section.gradient_checkpointing == "selective"
             model.gradient_checkpointing_enable()
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase, Trainer, set_seed
 from buddygpt.data.prepared import Prepared
 from buddygpt.data.talks import sample_weights
 from buddygpt.data.tokenizer import chat_ends
-from buddygpt.data.windows import Mixture
+from buddygpt.data.windows import Passing
 from buddygpt.events import Caution, Emit, Note, Table
 from buddygpt.model import BuddyGPTForCausalLM
 from buddygpt.model.cost import as_section
@@ -24,8 +24,9 @@ from buddygpt.recipe.schema import Chapter, Recipe
 from buddygpt.recipe.tuning import TuningSection
 from buddygpt.training import chapter
 from buddygpt.training.base import Base, find_base, settle_ends
-from buddygpt.training.facts import Rows, Work, memory_rows, model_rows
-from buddygpt.training.lora import merged
+from buddygpt.training.compiled import check_compile
+from buddygpt.training.facts import Rows, Work, checkpoint_bytes, memory_rows, model_rows
+from buddygpt.training.lora import count_updates, merged
 from buddygpt.training.reference import weights_hash
 from buddygpt.training.setup import Device, check_precision, find_device, versions
 
@@ -88,6 +89,12 @@ class Begun(Generic[Section]):
         return self.run.chapter(self.name)
 
     @property
+    def size(self) -> int:
+        """Bytes of one of its checkpoints, at most; of low-rank updates nothing else is saved."""
+        lora = self.section.lora
+        return checkpoint_bytes(self.model.num_parameters() if lora is None else count_updates(self.model, lora))
+
+    @property
     def base_name(self) -> str:
         """What the model that it begins with is called in tables."""
         before = "sft" if self.name == "dpo" else "pretrain"
@@ -104,23 +111,41 @@ def finished(run: Run, name: Chapter, emit: Emit) -> TuningResult | None:
 
 
 def begin(
-    recipe: Recipe, section: Section, run: Run, name: Chapter, cache: Path, resume: bool, emit: Emit
+    recipe: Recipe,
+    section: Section,
+    run: Run,
+    name: Chapter,
+    cache: Path,
+    resume: bool,
+    changed: Sequence[str],
+    emit: Emit,
 ) -> Begun[Section]:
     """Find the model and the rows of a chapter, and see that it can go on from where it stopped.
+
+    Args:
+        recipe, section, run: of the chapter.
+        name: the chapter's.
+        cache: where prepared rows lie.
+        resume: go on from the newest whole checkpoint.
+        changed: a line for each field that has changed since, as it may.
+        emit: who is told.
 
     Raises:
         BuddyError: something the user can mend; nothing is written but prepared rows.
     """
-    start = chapter.start_from(run.chapter(name), resume)
+    start = chapter.start_from(run.chapter(name), resume, emit)
     device = find_device()
     check_precision(section, device, name)
+    check_compile(section, device, name)
     base = find_base(section, run, name)
     prepared = chapter.prepare_data(recipe, cache, emit, name, base.tokenizer)
     tell_intake(prepared, emit)
     model = base.load(section)
     origin = {"prepared": prepared.path.name, "model": weights_hash(model), "versions": versions()}
     if start:
-        chapter.check_origin(start, origin)
+        chapter.check_origin(start, recipe, origin)
+        for change in changed:
+            emit(Note(change))
     return Begun(name, recipe, run, section, start, device, base, prepared, model, origin)
 
 
@@ -136,7 +161,7 @@ def work_of(begun: Begun[Any], length: int) -> Work:
 
 
 def settle(
-    begun: Begun[Any], work: Work, samples: Mixture[Any], training: Rows, data: Rows, unit: str, emit: Emit
+    begun: Begun[Any], work: Work, samples: Passing[Any], training: Rows, data: Rows, unit: str, emit: Emit
 ) -> dict[str, Rows]:
     """Claim the run for a chapter that is about to train, and tell what it will do.
 
@@ -154,11 +179,12 @@ def settle(
     Raises:
         BuddyError: the disk has no room, or the run is another recipe's.
     """
-    chapter.check_space(begun.model.num_parameters(), begun.section.keep_checkpoints, begun.folder, begun.name)
+    section, steps = begun.section, len(samples) // begun.section.batch_size
+    chapter.check_space(section, begun.model.num_parameters(), begun.size, steps, begun.folder, begun.name)
     begun.run.claim_chapter(begun.recipe, begun.name)
     begun.run.link_data(begun.prepared.path, begun.name)
-    set_seed(begun.section.seed)
-    epochs = samples.epochs()
+    set_seed(section.seed)
+    epochs = samples.mixture.epochs()
     read = [(name, f"{times:.2f} epochs") for name, times in epochs.items()]
     facts: dict[str, Rows] = {
         "model": [("began with", str(begun.base.source)), *model_rows(work.model)],

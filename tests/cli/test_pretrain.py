@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,19 +173,59 @@ def test_text_that_changed_since_the_checkpoint_is_refused(buddy, toy, tmp_path)
     assert "was trained on other text" in outcome.err
 
 
-def test_a_checkpoint_cut_short_is_refused_by_name(buddy, toy, tmp_path):
+def test_a_damaged_checkpoint_is_told_and_an_older_one_gives_the_same_model(buddy, toy, tmp_path):
     assert buddy("pretrain", "tiny", *toy()).code == 0
     run = tmp_path / "runs" / "tiny" / "pretrain"
-    record = (run / "done.json").read_text()
+    record, model = made(run), (run / "model" / "model.safetensors").read_bytes()
     (run / "done.json").unlink()  # as if killed between the last checkpoint and the end
     assert buddy("pretrain", "tiny", "--resume", *toy()).code == 0
-    assert json.loads((run / "done.json").read_text()) == json.loads(record)
+    assert made(run) == record
     (run / "done.json").unlink()
     weights = run / "checkpoints" / "checkpoint-2" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
     outcome = buddy("pretrain", "tiny", "--resume", *toy())
-    assert outcome.code == 2
-    assert "checkpoint-2: model.safetensors has" in outcome.err and outcome.err.count("\n") == 1
+    assert outcome.code == 0, outcome.err
+    assert re.search(r"checkpoint-2: model.safetensors has .* bytes of .*; passed over, going on from", outcome.out)
+    assert made(run) == record and (run / "model" / "model.safetensors").read_bytes() == model
+    (run / "done.json").unlink()
+    for checkpoint in (run / "checkpoints").iterdir():
+        (checkpoint / "optimizer.pt").unlink()
+    outcome = buddy("pretrain", "tiny", "--resume", *toy())
+    assert outcome.code == 2 and "no older checkpoint is whole; remove this folder to begin anew" in outcome.err
+
+
+def made(run):
+    record = json.loads((run / "done.json").read_text())
+    assert record["made_on"].pop("peak_bytes")  # of the process, which grows
+    return record
+
+
+def test_how_a_batch_is_split_may_change_on_the_way_and_the_rates_may_not(buddy, toy, tmp_path):
+    assert buddy("pretrain", "tiny", *toy()).code == 0
+    run = tmp_path / "runs" / "tiny"
+    (run / "pretrain" / "done.json").unlink()
+    refused = buddy("pretrain", "tiny", "--resume", *toy("pretrain.optimizer.learning_rate=1e-3"))
+    assert refused.code == 2 and "differs in pretrain.optimizer.learning_rate (" in refused.err
+    refused = buddy("pretrain", "tiny", "--resume", *toy("pretrain.micro_batch_size=1", "pretrain.tokens=1M"))
+    assert refused.code == 2 and "pretrain.tokens" in refused.err and "micro_batch_size" not in refused.err
+    told = buddy("pretrain", "tiny", "--resume", *toy("pretrain.micro_batch_size=1", "pretrain.guard.patience=5"))
+    assert told.code == 0, told.err
+    assert re.search(r"pretrain.micro_batch_size: \d+ before, 1 from here on", told.out)
+    assert "pretrain.guard.patience: 3 before, 5 from here on" in told.out
+    assert "micro_batch_size: 1" in (run / "recipe.yaml").read_text()
+    assert "already" in buddy("pretrain", "tiny", *toy("pretrain.micro_batch_size=1")).out
+
+
+def test_a_checkpoint_of_another_model_is_refused(buddy, toy, tmp_path):
+    for name, width in (("a", 32), ("b", 48)):
+        assert buddy("pretrain", "tiny", *toy(f"name={name}", f"model.hidden_size={width}")).code == 0
+        (tmp_path / "runs" / name / "pretrain" / "done.json").unlink()
+    mine, theirs = (tmp_path / "runs" / name / "pretrain" / "checkpoints" for name in "ab")
+    shutil.rmtree(mine)
+    shutil.copytree(theirs, mine)
+    outcome = buddy("pretrain", "tiny", "--resume", *toy("name=a", "model.hidden_size=32"))
+    assert outcome.code == 2 and outcome.err.count("\n") == 1
+    assert "is another model's checkpoint: model.hidden_size is 48 there, 32 here" in outcome.err
 
 
 def test_attention_is_computed_by_what_the_recipe_names(buddy, toy, tmp_path, monkeypatch):

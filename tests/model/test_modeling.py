@@ -1,7 +1,10 @@
 """Invariants that every variant of the model must keep."""
 
+from collections import Counter
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
@@ -220,16 +223,45 @@ def test_the_first_loss_is_that_of_the_table():
 
 
 def test_gradient_checkpointing_changes_nothing(make, variant):
-    ids = torch.randint(97, (2, 16))
+    ids, documents = torch.randint(97, (2, 16)), torch.arange(16).expand(2, 16) // 5
     gradients = []
-    for on in (False, True):
+    for kind in (False, True, "selective"):
         model = make(variant).train()
-        if on:
+        if kind:
+            model.selective = kind == "selective"
             model.gradient_checkpointing_enable()
-        model(ids, labels=ids).loss.backward()
+        with torch.autocast("cpu", torch.bfloat16):
+            model(ids, labels=ids, document_ids=documents).loss.backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
-    for a, b in zip(*gradients, strict=True):
-        assert torch.equal(a, b)
+    for kept, whole, selective in zip(*gradients, strict=True):
+        assert torch.equal(kept, whole) and torch.equal(kept, selective)
+
+
+@pytest.mark.parametrize("selective", [False, True])
+def test_selective_checkpointing_computes_no_product_twice(make, variant, selective):
+    """Nor attention; but those of experts that pass one after the other."""
+    counted = Counter()
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            counted[func.name()] += 1
+            return func(*args, **kwargs or {})
+
+    ids, products = torch.randint(97, (2, 16)), []
+    width = {} if "moe" in variant else {"intermediate_size": 40}  # no other product is to read so many
+    for on in (False, True):
+        model = make(variant, **width).train()
+        if on:
+            model.selective = selective
+            model.gradient_checkpointing_enable()
+        loss = model(ids, labels=ids).loss
+        counted.clear()
+        with Count():
+            loss.backward()
+        products.append({name: counted[name] for name in sorted(counted) if "mm" in name or "attention" in name})
+    for found in products:
+        found.pop("aten::mm.out", None)  # an expert's
+    assert (products[0] == products[1]) == selective
 
 
 def test_hidden_states_are_the_streams(make):

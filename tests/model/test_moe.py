@@ -109,13 +109,14 @@ def test_counts_add_up_in_training_and_stay_away_in_evaluation(make):
     assert not any("tokens_per_expert" in name for name in model.state_dict())
 
 
-@pytest.mark.parametrize("reentrant", [False, True])
-def test_recomputed_layers_are_counted_once_and_have_the_balance_gradient(make, reentrant):
+@pytest.mark.parametrize(("reentrant", "selective"), [(False, False), (True, False), (False, True)])
+def test_recomputed_layers_are_counted_once_and_have_the_balance_gradient(make, reentrant, selective):
     ids = torch.randint(97, (2, 16))
     found = []
     for on in (False, True):
         model = make("moe", router_aux_loss_coef=1.0).train()
         if on:
+            model.selective = selective
             model.gradient_checkpointing_enable({"use_reentrant": reentrant})
         model.enable_input_require_grads()
         model(ids, labels=ids).loss.backward()

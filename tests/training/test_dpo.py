@@ -18,6 +18,7 @@ from trl.trainer import dpo_trainer
 
 from buddygpt.events import silent
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
+from buddygpt.model.modeling import DecoderLayer
 from buddygpt.recipe.base import FieldError
 from buddygpt.recipe.dpo import SMOOTHED, DPOSection, LossType
 from buddygpt.recipe.lora import LoraSection
@@ -26,6 +27,7 @@ from buddygpt.training.dpo import DPOTrainer
 from buddygpt.training.lora import lora_config, merged
 from buddygpt.training.pace import Pace
 from buddygpt.training.reference import ScoreFile, pair_key, weights_hash
+from tests.training.kept import keep
 
 SECTION = {
     "data": {"sources": [{"kind": "demo"}]},
@@ -107,8 +109,9 @@ def build(tmp_path):
         pairs = make_pairs(steps * accumulation * section.micro_batch_size) if pairs is None else pairs
         figures = Figures(stop)
         trainer = DPOTrainer(
-            make_model() if model is None else model, make_tokenizer(), section, pairs, held_out or {},
-            tmp_path / name, [figures], Pace(steps, accumulation, steps, section.eval_every, lambda done: done),
+            make_model() if model is None else model, make_tokenizer(), section,
+            keep(tmp_path / name, pairs, len(pairs) // steps), held_out or {}, [figures],
+            Pace(steps, len(pairs) // steps, accumulation, steps, section.eval_every, lambda done: done),
             tmp_path / "scores", silent,
         )  # fmt: skip
         return trainer, figures
@@ -383,7 +386,7 @@ def test_going_on_is_never_having_stopped(build, tmp_path, lora):
     unbroken.train()
     stopped, _ = build(4, 2, pairs, lora=lora, name="b", stop=2)
     stopped.train()
-    checkpoint = tmp_path / "b" / "checkpoint-2"
+    checkpoint = tmp_path / "b" / "checkpoints" / "checkpoint-2"
     assert not list((tmp_path / "b").rglob("README.md"))
     resumed, _ = build(4, 2, pairs, lora=lora, name="b")
     resumed.train(resume_from_checkpoint=str(checkpoint))
@@ -402,14 +405,17 @@ def test_how_a_batch_is_split_changes_nothing(build):
 
 
 def test_gradient_checkpointing_changes_nothing(build):
-    losses = []
-    for lora in (None, LoraSection(rank=4)):
-        for checkpointing in (False, True):
+    for lora in (None, LoraSection(rank=4, dropout=0.3)):
+        losses = []
+        for checkpointing in (False, True, "selective"):
             trainer, figures = build(3, gradient_checkpointing=checkpointing, lora=lora)
             trainer.train()
-            assert any(getattr(m, "gradient_checkpointing", False) for m in trainer.model.modules()) == checkpointing
+            layers = [m for m in trainer.model.modules() if isinstance(m, DecoderLayer)]
+            assert all(m.gradient_checkpointing == bool(checkpointing) for m in layers)
+            contexts = "context_fn" in layers[0]._gradient_checkpointing_func.keywords if checkpointing else False
+            assert contexts == (checkpointing == "selective")
             losses.append([row["loss"] for row in rows_of(figures)])
-    assert losses[0] == pytest.approx(losses[1], abs=1e-6) and losses[2] == pytest.approx(losses[3], abs=1e-6)
+        assert losses[0] == losses[1] == losses[2]
 
 
 @pytest.mark.parametrize("lora", [None, LoraSection(rank=4)])

@@ -6,84 +6,21 @@ import math
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast, set_seed
 
-from buddygpt.data.windows import Mixture, StreamWindows, TokenStream, evaluation_windows
-from buddygpt.events import silent
-from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
-from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.training import balance as balancing
-from buddygpt.training.callbacks import Brake, Meter, Seal
-from buddygpt.training.checkpoints import newest_checkpoint
-from buddygpt.training.pace import pretraining_pace
-from buddygpt.training.trainer import HeldOut, PretrainTrainer
-
-SECTION = {
-    "tokens": 12 * 256,
-    "tokens_per_batch": 256,
-    "sequence_length": 16,
-    "micro_batch_size": 4,
-    "optimizer": {"kind": "muon", "learning_rate": 0.02, "adamw_learning_rate": 3e-3},
-    "schedule": {"kind": "wsd"},
-    "save_every": 5,
-    "eval_every": 4,
-}
-
-
-DENSE = {"intermediate_size": 48}
-EXPERTS = {
-    "mlp_kind": "moe", "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1,
-    "moe_intermediate_size": 24, "router_bias_update_rate": 1 / 64, "router_aux_loss_coef": 0.01,
-}  # fmt: skip
-
-
-class Shard:
-    def __init__(self, seed, tokens):
-        rng = np.random.default_rng(seed)
-        self.tokens = rng.integers(1, 60, tokens).astype(np.uint16)
-        self.document_ends = np.arange(7, tokens + 1, 7)
-        self.tokens[self.document_ends - 1] = 0
+from tests.training.conftest import DENSE, EXPERTS, same_weights
 
 
 @pytest.fixture
-def train(tmp_path):
+def train(toy_training):
     """Train in `tmp_path/NAME`: stop after `stop` steps, go on where `resume`; gives trainer and metrics."""
 
     def run(name, *, stop=None, resume=False, isolate=True, mlp=DENSE, **changes):
-        section = PretrainSection.model_validate(SECTION | changes | {"isolate_documents": isolate})
-        folder = tmp_path / name
-        start = newest_checkpoint(folder / "checkpoints") if resume else None
-        stream = TokenStream("s", [Shard(0, 1000)], 0)  # 63 windows of the 192 that the run takes: over three epochs
-        source = StreamWindows(stream, section.sequence_length)
-        windows = Mixture([source], [1.0], section.tokens // section.sequence_length, 0)
-        held, stop_at = evaluation_windows(TokenStream("v", [Shard(1, 200)], 0), section.sequence_length, 150)
-        set_seed(0)
-        model = BuddyGPTForCausalLM(
-            BuddyGPTConfig(
-                vocab_size=64, hidden_size=32, num_hidden_layers=2, max_position_embeddings=32,
-                num_attention_heads=4, num_key_value_heads=2, **mlp,
-            )
-        )  # fmt: skip
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), eos_token="<e>", pad_token="<e>")
-        brake = Brake()
-        balance = balancing.Balance()
-        step = int(start.name[11:]) if start else 0
-        pace = pretraining_pace(section, 1)
-        meter = Meter("pretrain", folder / "metrics.jsonl", pace, silent, step, balance.figures)
-
-        class StopAt(Brake):
-            def on_step_end(self, args, state, control, **kwargs):
-                brake.pulled = state.global_step == stop
-                return control
-
-        trainer = PretrainTrainer(
-            model, tokenizer, section, windows, [HeldOut("v", held, stop_at, 2 * stop_at)], folder / "checkpoints",
-            [balance, StopAt(), brake, Seal({"recipe.yaml": "x"}, 2), meter], pace,
-        )  # fmt: skip
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
-        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        return trainer, rows
+        toy = toy_training(name, resume=resume, mlp=mlp, isolate_documents=isolate, **changes)
+        if stop is not None:
+            toy.stop_at(stop)
+        toy.train()
+        return toy.trainer, toy.rows()
 
     return run
 
@@ -112,8 +49,7 @@ def test_stopped_and_gone_on_equals_unbroken(train, changes):
     assert list(losses(rows)) == list(range(1, 13))
     assert losses(broken) == losses(rows)
     assert evaluations(broken) == evaluations(rows)
-    for a, b in zip(whole.model.state_dict().values(), again.model.state_dict().values(), strict=True):
-        assert torch.equal(a, b)
+    assert same_weights(whole, again)
 
 
 def test_killed_after_a_save_and_gone_on_equals_unbroken(train, tmp_path):

@@ -1,0 +1,126 @@
+"""Each kind of training on a model so small that a step takes milliseconds, put together as the stages do."""
+
+import numpy as np
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast, set_seed
+
+from buddygpt.data.windows import Mixture, Passing, StreamWindows, TokenStream, evaluation_windows
+from buddygpt.events import silent
+from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
+from buddygpt.training.balance import Balance
+from buddygpt.training.callbacks import Brake, Meter, Samples
+from buddygpt.training.chapter import Watch
+from buddygpt.training.dpo import DPOTrainer
+from buddygpt.training.pace import pretraining_pace, tuning_pace
+from buddygpt.training.sft import SFTTrainer
+from buddygpt.training.trainer import HeldOut, PretrainTrainer
+from tests.training.kept import Listed, keep
+
+OPTIMIZER = {"kind": "adamw", "learning_rate": 1e-2}
+TRAINING = {"optimizer": OPTIMIZER, "schedule": {"kind": "wsd", "warmup": 0.25}, "precision": "fp32", "eval_every": 2}
+PRETRAIN = TRAINING | {
+    "tokens": 4 * 64, "tokens_per_batch": 64, "sequence_length": 16, "micro_batch_size": 4, "save_every": 2,
+}  # fmt: skip
+TUNING = TRAINING | {"data": {"sources": [{"kind": "demo"}]}, "batch_size": 4, "micro_batch_size": 4, "save_every": 2}
+WIDTHS = {
+    "vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "max_position_embeddings": 32, "intermediate_size": 24,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "initializer_range": 0.2,
+}  # fmt: skip
+EXPERTS = {
+    "mlp_kind": "moe", "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1,
+    "moe_intermediate_size": 8, "router_aux_loss_coef": 0.01,
+}  # fmt: skip
+
+
+class Shard:
+    """Tokens in documents of seven."""
+
+    def __init__(self, seed, tokens):
+        self.tokens = np.random.default_rng(seed).integers(1, 60, tokens).astype(np.uint16)
+        self.document_ends = np.arange(7, tokens + 1, 7)
+        self.tokens[self.document_ends - 1] = 0
+
+
+def make_tokenizer():
+    """A character for each id."""
+    letters = {chr(0x4E00 + i): i + 1 for i in range(63)}
+    tokenizer = Tokenizer(models.WordLevel({"<e>": 0, **letters}, "<e>"))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<e>", pad_token="<e>")
+
+
+def make_model(section, **changes):
+    """Drawn by the section's seed."""
+    set_seed(section.seed)
+    return BuddyGPTForCausalLM(BuddyGPTConfig(**WIDTHS | changes, attn_implementation=section.attn_implementation))
+
+
+def _put_together(folder, section, pace, samples, emit):
+    keeper = keep(
+        folder, Passing(samples), pace.batch, guard=section.guard, keep=section.keep_checkpoints,
+        keep_every=section.keep_every, emit=emit,
+    )  # fmt: skip
+    balance = Balance()
+    sampler = Samples(["一"], [[1, 2]], make_tokenizer(), folder / "samples.jsonl", emit, 0, True, 8)
+    folder.mkdir(parents=True, exist_ok=True)
+    meter = Meter("toy", folder / "metrics.jsonl", pace, emit, 0, balance.figures)
+    return Watch(balance, sampler, Brake(), meter, keeper, False)
+
+
+def pretraining(folder, section, emit=silent, **model):
+    """A trainer and its watchers."""
+    pace = pretraining_pace(section, 1)
+    source = StreamWindows(TokenStream("s", [Shard(0, 1000)], 0), section.sequence_length)
+    count = section.steps * section.tokens_per_batch // section.sequence_length
+    windows = Mixture([source], [1.0], count, section.seed)
+    held, stop = evaluation_windows(
+        TokenStream("v", [Shard(1, 200)], 0), section.sequence_length, min(150, section.eval_tokens)
+    )
+    watch = _put_together(folder, section, pace, windows, emit)
+    trainer = PretrainTrainer(
+        make_model(section, **model), make_tokenizer(), section, watch.keeper,
+        [HeldOut("v", held, stop, 2 * stop)], watch.callbacks(), pace,
+    )  # fmt: skip
+    return trainer, watch
+
+
+def _talk(draw, longest):
+    """A window of one talk: its second half is learned."""
+    ids = draw.integers(1, 64, draw.integers(6, longest)).astype(np.int64)
+    labels = np.concatenate([ids[1:], [0]])
+    labels[: len(ids) // 2] = -100
+    return {"input_ids": ids, "shift_labels": labels, "position_ids": np.arange(len(ids))}
+
+
+def fine_tuning(folder, section, emit=silent, **model):
+    """A trainer and its watchers, over talks of many lengths."""
+    draw = np.random.default_rng(0)
+    talks = [_talk(draw, 24) for _ in range(16)]
+    pace = tuning_pace(section, "sft", len(talks), 1, lambda done: 20 * done)
+    order = np.random.default_rng(section.seed).permutation(16)
+    watch = _put_together(folder, section, pace, Listed([talks[i] for i in order]), emit)
+    held = [_talk(draw, 24) for _ in range(4)]
+    trainer = SFTTrainer(
+        make_model(section, **model), make_tokenizer(), section, watch.keeper,
+        [HeldOut("v", held, sum(int((t["shift_labels"] != -100).sum()) for t in held), 50)], watch.callbacks(), pace,
+    )  # fmt: skip
+    return trainer, watch
+
+
+def _pair(draw):
+    sides = [[*draw.integers(1, 63, draw.integers(1, 10)).tolist(), 0] for _ in range(2)]
+    return {"prompt_ids": draw.integers(1, 63, draw.integers(2, 10)).tolist(), "chosen_ids": sides[0],
+            "rejected_ids": sides[1]}  # fmt: skip
+
+
+def preferring(folder, section, emit=silent, **model):
+    """A trainer and its watchers, over pairs of many lengths."""
+    draw = np.random.default_rng(0)
+    pairs = [_pair(draw) for _ in range(16)]
+    pace = tuning_pace(section, "dpo", len(pairs), 1, lambda done: 20 * done)
+    order = np.random.default_rng(section.seed).permutation(16)
+    watch = _put_together(folder, section, pace, Listed([pairs[i] for i in order]), emit)
+    trainer = DPOTrainer(
+        make_model(section, **model), make_tokenizer(), section, watch.keeper, {"v": [_pair(draw) for _ in range(4)]},
+        watch.callbacks(), pace, folder / "scores", emit,
+    )  # fmt: skip
+    return trainer, watch

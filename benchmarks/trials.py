@@ -94,7 +94,7 @@ def run_trial(bench: Bench, trial: Trial) -> dict[str, Any]:
 
     Returns:
         The trial, its losses, its evaluations as {tokens, text: bits per character}, and seconds: of training, without
-        evaluations, and the median of a step.
+        evaluations, and the median of a step; steps, and those of them that the guard skipped.
     """
     import tempfile
 
@@ -180,11 +180,13 @@ def run_trial(bench: Bench, trial: Trial) -> dict[str, Any]:
             trainer.train()
         except Exception as fault:  # one that diverges and is stopped must not end the others
             error = f"{type(fault).__name__}: {fault}"
+        skipped = len(list(folder.glob("skipped/*")))
     return {
         **asdict(trial),
         "setting": trial.setting.name,
         "error": error,
         "steps": len(losses),
+        "skipped": skipped,
         "losses": [round(loss, 4) if math.isfinite(loss) else None for loss in losses],
         "evaluations": evaluations,
         "seconds": sum(seconds),

@@ -12,6 +12,7 @@ import buddygpt
 from buddygpt.cli import chat, data, export, push, recipes, train
 from buddygpt.cli.eval import evaluate
 from buddygpt.recipe.errors import BuddyError, Stopped
+from buddygpt.training import launch
 
 
 class InOrder(typer.core.TyperGroup):
@@ -98,6 +99,9 @@ def _fail(error: BaseException | None, lines: tuple[str, ...], code: int) -> Non
         import traceback
 
         typer.echo(redact("".join(traceback.format_exception(error))), err=True, nl=False)
+    if lost := error is not None and launch.is_peer_lost(error):
+        lines, code = launch.loss_lines(error), launch.LOST
+    launch.hold_back(lost)
     for line in lines:
         typer.echo(redact(f"buddy: {line}"), err=True)
-    sys.exit(code)
+    launch.leave(code)

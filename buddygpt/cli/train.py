@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,17 @@ import typer
 
 from buddygpt.cli import options
 from buddygpt.cli.render import Renderer
-from buddygpt.recipe.schema import Chapter
+from buddygpt.events import silent
+from buddygpt.recipe.runs import Run
+from buddygpt.recipe.schema import Chapter, Recipe
+from buddygpt.training import launch
 
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Go on from the newest whole checkpoint; from the start where there is none.")
+]
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option("--processes", metavar="N", min=1, help="Train on N devices of this machine, one process each."),
 ]
 
 
@@ -23,11 +31,12 @@ def pretrain(
     set_: options.SetOption = None,
     run: options.RunOption = None,
     resume: ResumeOption = False,
+    processes: ProcessesOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; write nothing.")] = False,
 ) -> None:
     """Train a model from scratch on the recipe's text."""
     if not dry_run:
-        return _train("pretrain", recipe, set_, run, resume)
+        return _train("pretrain", recipe, set_, run, resume, processes)
     checked, where, cache = options.open_run(recipe, set_, run)
     with Renderer() as renderer:
         from buddygpt.stages import plan
@@ -40,9 +49,10 @@ def sft(
     set_: options.SetOption = None,
     run: options.RunOption = None,
     resume: ResumeOption = False,
+    processes: ProcessesOption = None,
 ) -> None:
     """Fine-tune a base model on talks, so that it answers."""
-    _train("sft", recipe, set_, run, resume)
+    _train("sft", recipe, set_, run, resume, processes)
 
 
 def dpo(
@@ -50,19 +60,46 @@ def dpo(
     set_: options.SetOption = None,
     run: options.RunOption = None,
     resume: ResumeOption = False,
+    processes: ProcessesOption = None,
 ) -> None:
     """Tune a model that answers on pairs of a better and a worse answer."""
-    _train("dpo", recipe, set_, run, resume)
+    _train("dpo", recipe, set_, run, resume, processes)
 
 
-def _train(chapter: Chapter, recipe: str, overrides: list[str] | None, folder: Path | None, resume: bool) -> None:
+def _train(
+    chapter: Chapter,
+    recipe: str,
+    overrides: list[str] | None,
+    folder: Path | None,
+    resume: bool,
+    processes: int | None,
+) -> None:
     checked, run, cache = options.open_run(recipe, overrides, folder)
+    launch.check_launched(processes)
+    if processes not in (None, 1) and not launch.launched():
+        return _launch(chapter, checked, run, cache, resume, processes)
     with Renderer() as renderer:
+        emit = renderer.emit if launch.rank() == 0 else silent
         stage = importlib.import_module(f"buddygpt.stages.{chapter}")  # torch, once the recipe is found sound
-        result = stage.run(checked, run, cache=cache, resume=resume, emit=renderer.emit)
+        result = stage.run(checked, run, cache=cache, resume=resume, emit=emit)
     if not result.finished:
         changed = [part for override in overrides or () for part in ("--set", override)]
         changed += ["--run", str(folder)] if folder else []
+        changed += ["--processes", str(processes)] if processes else []
         command = shlex.join(["buddy", chapter, recipe, *changed, "--resume"])
-        typer.echo(f"stopped at step {result.step}, saved; go on with: {command}", err=True)
+        if launch.elsewhere():
+            command = "the same launcher and --resume"
+        if launch.rank() == 0:
+            typer.echo(f"stopped at step {result.step}, saved; go on with: {command}", err=True)
+        launch.meet()
         raise typer.Exit(130)
+
+
+def _launch(chapter: Chapter, recipe: Recipe, run: Run, cache: Path, resume: bool, processes: int) -> None:
+    """Prepare the data, then train in processes that read the same command line."""
+    from buddygpt.stages import processes as stage
+
+    with Renderer() as renderer:
+        ready = stage.run(recipe, run, chapter, cache=cache, resume=resume, processes=processes, emit=renderer.emit)
+    if ready:
+        raise typer.Exit(launch.launch(sys.argv[1:], processes, renderer.emit))

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from buddygpt.recipe.base import FieldError, Number
+from buddygpt.recipe.parallel import FSDP
 from buddygpt.recipe.training import Positive
 from buddygpt.recipe.tuning import TuningSection
 
@@ -49,6 +50,8 @@ class DPOSection(TuningSection):
 
     @model_validator(mode="after")
     def _agree(self) -> DPOSection:
+        if isinstance(self.parallel, FSDP):
+            raise FieldError("parallel.kind", "dpo keeps the model whole on each device: leave it at ddp")
         if len(set(self.loss_type)) < len(self.loss_type):
             raise FieldError("loss_type", "the same loss stands there twice")
         if "exo_pair" in self.loss_type and not self.label_smoothing:

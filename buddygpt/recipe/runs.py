@@ -159,7 +159,7 @@ class Run:
 def _may_change(key: str) -> bool:
     """Whether a field, by its path in a recipe, may change when a run goes on."""
     section, _, field = key.partition(".")
-    return section in get_args(Chapter) and field.partition(".")[0] in MAY_CHANGE
+    return section in get_args(Chapter) and not MAY_CHANGE.isdisjoint((field, field.partition(".")[0]))
 
 
 def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from buddygpt.recipe.base import Count, FieldError, Number, Section
 from buddygpt.recipe.guard import GuardSection
+from buddygpt.recipe.parallel import DDP, Parallel
 
 Positive = Annotated[Count, Field(gt=0)]
 Rate = Annotated[Number, Field(gt=0)]
@@ -89,6 +90,7 @@ class WSD(Section):
 MAY_CHANGE = frozenset(
     {
         *("micro_batch_size", "attn_implementation", "gradient_checkpointing", "compile"),
+        "parallel.reshard_after_forward",
         *("guard", "save_every", "keep_checkpoints", "keep_every"),
         *("eval_every", "eval_tokens", "eval_pairs", "prompts"),
     }
@@ -127,6 +129,8 @@ class TrainingSection(Section):
     `selective` keeps what matrix products and attention give and computes the cheap rest again."""
     compile: bool = False
     """Layers are compiled for training by torch.compile: less time a step, for a warm-up of a minute or so."""
+    parallel: Parallel = DDP(kind="ddp")
+    """How several processes share the model."""
     guard: GuardSection = GuardSection()
     """What happens at a step that would harm the weights."""
     keep_checkpoints: Positive = 2

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from buddygpt.recipe.base import FieldError, Number
 from buddygpt.recipe.data import DataSection
 from buddygpt.recipe.lora import LoraSection
+from buddygpt.recipe.parallel import FSDP
 from buddygpt.recipe.training import Positive, TrainingSection
 
 
@@ -43,6 +44,12 @@ class TuningSection(TrainingSection):
                 f"{self.batch_size} is not a multiple of micro_batch_size = {self.micro_batch_size}; "
                 f"the next one is {-(-self.batch_size // self.micro_batch_size) * self.micro_batch_size}",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _splits(self) -> TuningSection:
+        if self.lora and isinstance(self.parallel, FSDP):
+            raise FieldError("parallel", "fsdp splits all weights, lora learns a few more: leave one of the two out")
         return self
 
     @model_validator(mode="after")

@@ -19,11 +19,14 @@ from buddygpt.recipe.geometry import count_parameters
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
 from buddygpt.training import chapter
-from buddygpt.training.branch import begin, branch_point, take_history, told_origin
+from buddygpt.training.branch import branch_point, origin_of, take_history
 from buddygpt.training.compiled import check_compile
 from buddygpt.training.facts import Work, checkpoint_bytes, memory_rows, model_rows, training_rows
+from buddygpt.training.launch import rank
 from buddygpt.training.pace import pretraining_pace
+from buddygpt.training.parallel import whole
 from buddygpt.training.setup import (
+    check_parallel,
     check_precision,
     find_device,
     versions,
@@ -80,6 +83,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     device = find_device()
     check_precision(section, device)
     check_compile(section, device)
+    check_parallel(section, device)
     work = Work.of_pretraining(recipe, device)
     work.attention()
     pace = pretraining_pace(section, device.processes)
@@ -93,13 +97,14 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
         for change in changed:
             emit(Note(change))
     if start and section.start_from:
-        origin["start_from"] = told_origin(start, branches)
+        origin["start_from"] = origin_of(start, folder)
     tokenizer = prepared.tokenizer()
     training, held_out, ends = _texts(recipe, prepared, tokenizer)
-    run.claim(recipe, *SECTIONS)
-    run.link_data(prepared.path)
-    if start and branches:
-        take_history(start, folder)
+    if rank() == 0:
+        run.claim(recipe, *SECTIONS)
+        run.link_data(prepared.path)
+        if start and branches:
+            take_history(start, folder)
 
     windows = Mixture(
         [StreamWindows(stream, section.sequence_length) for stream in training],
@@ -109,7 +114,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     )
     set_seed(section.seed)
     model = _fresh_model(recipe, tokenizer)
-    baseline = ngram_baseline(training, ends, tokenizer, prepared.path / "baseline.json")
+    baseline = ngram_baseline(training, ends, tokenizer, prepared.path / "baseline.json") if rank() == 0 else {}
     facts = {
         "model": model_rows(recipe.model),
         "training": training_rows(work, pace.accumulation) + _branch_rows(origin),
@@ -126,9 +131,6 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     ]
     order = Passing(windows)
     watch = chapter.watch("pretrain", folder, recipe, pace, origin, start, order, size, prompts, tokenizer, emit)
-    if start and branches:
-        with chapter.safe_writing(folder):
-            start = begin(start, watch.keeper)
     trainer = PretrainTrainer(
         model,
         tokenizer,
@@ -140,10 +142,11 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     )
     step, metrics = chapter.train(trainer, watch, folder, start, emit)
     done = step >= pace.steps
+    result = whole(trainer.accelerator.unwrap_model(trainer.model)) if done else None
     if trainer.is_world_process_zero():
         with chapter.safe_writing(folder):
             if done:
-                chapter.save(model, tokenizer, folder / "model")
+                chapter.save(result, tokenizer, folder / "model")
             chapter.page(run, "pretrain", facts, watch.meter.rows, done, baselines=baseline)
             if done:
                 known = {"recipe": recipe.digest(*SECTIONS)} | {k: v for k, v in origin.items() if k == "start_from"}

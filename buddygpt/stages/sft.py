@@ -104,10 +104,10 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> T
     step, metrics = chapter.train(trainer, watch, folder, begun.start, emit)
     ended = step >= pace.steps
     after: dict[str, float] = {}
+    result = result_of(trainer, section, tokenizer) if ended else None
     if trainer.is_world_process_zero():
         with chapter.safe_writing(folder):
             if ended:
-                result = result_of(trainer, section, tokenizer)
                 after = judge_model(result, tokenizer, prompts, seeds, room)
                 if reach is not None:
                     reach.measure(TUNED, result, section.precision)

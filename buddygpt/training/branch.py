@@ -6,11 +6,8 @@ So one long run at the stable rate of a WSD schedule gives models of several bud
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
-
-from accelerate import PartialState
 
 from buddygpt.events import Caution, Emit
 from buddygpt.recipe.errors import BuddyError
@@ -21,7 +18,6 @@ from buddygpt.recipe.schema import Recipe
 from buddygpt.report.page import load_rows
 from buddygpt.training import checkpoints
 from buddygpt.training.chapter import ORIGIN
-from buddygpt.training.keeper import Keeper
 from buddygpt.training.schedules import rate_factor
 
 SAME = ("seed", "sequence_length", "tokens_per_batch", "optimizer")
@@ -66,43 +62,25 @@ def branch_point(recipe: Recipe, run: Run, emit: Emit) -> Path:
     return checkpoint
 
 
-def told_origin(start: Path, begins: bool) -> dict[str, Any]:
+def origin_of(start: Path, folder: Path) -> dict[str, Any]:
     """What a branch's checkpoints and `done.json` say of where it began.
 
     Args:
-        start: the checkpoint that is gone on from.
-        begins: it is another run's, not the branch's own.
+        start: the checkpoint that is gone on from: another run's, or the branch's own.
+        folder: the branch's chapter.
     """
-    if begins:
-        return {"checkpoint": str(start), "step": checkpoints.step_of(start)}
-    return json.loads((start / ORIGIN).read_text("utf-8"))["start_from"]
+    if start.parent == folder / "checkpoints":
+        return json.loads((start / ORIGIN).read_text("utf-8"))["start_from"]
+    return {"checkpoint": str(start), "step": checkpoints.step_of(start)}
 
 
 def take_history(start: Path, folder: Path) -> None:
     """Begin a branch's metrics and samples with those of the run that it starts from, up to its step."""
-    if not PartialState().is_main_process:
-        return
     step = checkpoints.step_of(start)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("metrics.jsonl", "samples.jsonl"):
         rows = [row for row in load_rows(start.parent.parent / name) if row["step"] <= step]
         write_atomically(folder / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def begin(start: Path, keeper: Keeper) -> Path:
-    """Make another run's checkpoint the branch's first one: from here on it needs nobody else.
-
-    Args:
-        start: the other run's.
-        keeper: the branch's, which knows the place in the text that is kept in `start`.
-    """
-    step = checkpoints.step_of(start)
-    if PartialState().is_main_process:
-        written = keeper.shelf.prepare() / start.name
-        shutil.copytree(start, written, ignore=shutil.ignore_patterns(checkpoints.MARK))
-        keeper.save(step)
-    PartialState().wait_for_everyone()
-    return keeper.shelf.folder / start.name
 
 
 def _find(target: str, run: Run) -> Path:

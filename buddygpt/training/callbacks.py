@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import (
     PreTrainedTokenizerBase,
     TrainerCallback,
@@ -24,7 +26,9 @@ from buddygpt.model.generation import generate, stop_ids
 from buddygpt.model.sampling import Sampling
 from buddygpt.recipe.runs import write_atomically
 from buddygpt.report.page import load_rows
+from buddygpt.training.launch import rank
 from buddygpt.training.pace import Pace
+from buddygpt.training.parallel import whole
 
 
 class Meter(TrainerCallback):
@@ -132,6 +136,8 @@ def rewind(file: Path, step: int, judged: bool = True) -> list[dict[str, Any]]:
         step: the last one that stays.
         judged: what an evaluation at `step` has written stays, too.
     """
+    if rank() > 0:  # process 0 keeps the file
+        return []
     rows = [row for row in load_rows(file) if row["step"] < step or (row["step"] == step and (judged or "loss" in row))]
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -172,7 +178,10 @@ class Samples(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         """Sample and write down."""
-        if not state.is_world_process_zero or not self.prompts:
+        if not self.prompts:
+            return
+        model = whole(model)
+        if not state.is_world_process_zero:
             return
         texts = complete(model, self.tokenizer, self.starts, self.length, seed=args.seed)
         self.latest = [
@@ -209,10 +218,14 @@ def distinct_share(text: str, n: int = 4) -> float:
 
 
 class Brake(TrainerCallback):
-    """Stops after the running step and has it saved, when asked from outside, as by Ctrl-C."""
+    """Stops after the running step and has it saved, when asked from outside, as by Ctrl-C.
+
+    Where there are several processes, all stop after the same step: when one is asked, or has lost its launcher.
+    """
 
     def __init__(self) -> None:
         self.pulled = False
+        self._launcher = os.getppid()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -220,6 +233,13 @@ class Brake(TrainerCallback):
         """Save at the end of the run and where the brake was pulled."""
         if state.global_step >= state.max_steps:
             control.should_save = control.should_evaluate = True
-        elif self.pulled:
+        elif self._agreed(args):
             control.should_save = control.should_training_stop = True
         return control
+
+    def _agreed(self, args: TrainingArguments) -> bool:
+        if args.world_size == 1:
+            return self.pulled
+        asked = torch.tensor(int(self.pulled or os.getppid() != self._launcher), device=args.device)
+        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+        return bool(asked)  # not written back: a signal may have come meanwhile, which counts after the next step

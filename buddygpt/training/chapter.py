@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shlex
 import shutil
 import signal
 import threading
+import time
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
 
 from buddygpt.data.prepare import Prepared, find_prepared, prepare
@@ -37,8 +38,10 @@ from buddygpt.training.compiled import warm_up
 from buddygpt.training.facts import Rows
 from buddygpt.training.guard import Guard, Rewind
 from buddygpt.training.keeper import Keeper
+from buddygpt.training.launch import ONCE, OURS, launched_processes, rank
 from buddygpt.training.pace import Pace
-from buddygpt.training.setup import Device, launched_processes, surroundings
+from buddygpt.training.randomness import seed_process
+from buddygpt.training.setup import Device, surroundings
 
 ORIGIN = "origin.json"
 """In each checkpoint: what the run began from, and the versions it was made with."""
@@ -168,11 +171,18 @@ def brake_on_signals(brake: Brake, emit: Emit) -> Iterator[None]:
         yield
         return
 
+    first, told, several = math.inf, False, launched_processes() > 1
+
     def pull(number: int, frame: Any) -> None:
-        if brake.pulled:
+        nonlocal first, told
+        if time.monotonic() - first > (ONCE if several else 0):
             raise KeyboardInterrupt
+        first = min(first, time.monotonic())
         brake.pulled = True
-        emit(Note("finishing this step, then saving; once more to stop at once"))
+        # From our own launcher SIGTERM means that another process has died.
+        if not told and (number == signal.SIGINT or OURS not in os.environ):
+            told = True
+            emit(Note("finishing this step, then saving; once more to stop at once"))
 
     before = {number: signal.signal(number, pull) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -259,15 +269,14 @@ def watch(
         emit: who is told.
         balanced: the selection bias of experts moves.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     section = getattr(recipe, name)
     step = checkpoints.step_of(start) if start else 0
     balance, guard = Balance() if balanced else None, Guard(section.guard)
     kept = {"recipe.yaml": dump_yaml(recipe.as_dict()), ORIGIN: json.dumps(origin, indent=1)}
     shelf = checkpoints.Shelf(folder / "checkpoints", section.keep_checkpoints, section.keep_every, size, kept)
-    if PartialState().is_main_process:
-        shelf.clear()
     keeper = Keeper(folder, shelf, guard, order, pace.batch, tokenizer.decode, emit)
+    if rank() == 0:
+        keeper.clear(start is None)
     keeper.load(start)
     metrics, sampled = folder / "metrics.jsonl", folder / "samples.jsonl"
     judged = not pace.judges(step) or (_judged(metrics, step) and (not prompts or _sampled(sampled, step)))
@@ -301,6 +310,8 @@ def train(trainer: Trainer, watch: Watch, folder: Path, start: Path | None, emit
     """
     if start:
         emit(Note(f"going on from {start.name}"))
+    elif launched_processes() > 1:
+        seed_process(trainer.args.seed, 0, trainer.args.process_index)  # or all would drop out the same
     if trainer.section.compile:
         warm_up(trainer, folder.name, emit)
     trainer.args.eval_on_start = watch.judge_again

@@ -24,7 +24,7 @@ from buddygpt.training.lora import lora_config
 from buddygpt.training.pace import Pace
 from buddygpt.training.reference import Pair, Score, ScoreFile, pair_key, weights_hash
 from buddygpt.training.seam import Discreet, hush_renamed, native_head
-from buddygpt.training.trainer import Seams, trainer_options
+from buddygpt.training.trainer import Seams, shares, trainer_options
 
 SAVED_EVERY = 64
 """Batches of reference scores that a kill may cost."""
@@ -170,22 +170,21 @@ class DPOTrainer(Discreet, TrlTrainer, Seams):
     @torch.no_grad()
     def _judge(self, pairs: Sequence[Pair]) -> tuple[float, float, float]:
         """Means of both sides' log-ratios, and the accuracy, over the pairs of all processes."""
-        mine = range(self.args.process_index, len(pairs), self.args.world_size)
         totals = torch.zeros(3, dtype=torch.float64)
-        for start in range(0, len(mine), self.section.micro_batch_size):
-            some = [pairs[index] for index in mine[start : start + self.section.micro_batch_size]]
-            batch = self._prepare_inputs(self.data_collator(some))
+        for some in shares(pairs, self.section.micro_batch_size, self.args.process_index, self.args.world_size):
+            batch = self._prepare_inputs(self.data_collator(some or [pairs[0]]))
             labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, -100)
             with self.accelerator.autocast():
                 found = self.model(**batch, labels=labels, fused_lm_head=True).log_probs.sum(-1)
+            if not some:
+                continue
             known = torch.tensor([self.scores[pair_key(pair)] for pair in some], dtype=torch.float64)
             ratios = torch.stack(found.double().cpu().chunk(2), dim=-1) - known
             margins = ratios[:, 0] - ratios[:, 1]
             totals[:2] += ratios.sum(0)
             totals[2] += (margins.sign() + 1).sum() / 2
-        if self.args.world_size > 1:
-            totals = self.accelerator.reduce(totals.to(self.args.device, torch.float32), reduction="sum").cpu()
-        chosen, rejected, accuracy = (totals / len(pairs)).tolist()
+        of_all = zip(*gather_object([totals.tolist()]), strict=True)
+        chosen, rejected, accuracy = (sum(total) / len(pairs) for total in of_all)
         return chosen, rejected, accuracy
 
 

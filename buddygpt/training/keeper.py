@@ -20,7 +20,7 @@ from buddygpt.recipe.runs import write_atomically
 from buddygpt.training.checkpoints import WRITING, Shelf
 from buddygpt.training.guard import Guard, Rewind, Verdict, told_steps
 
-CURSOR = "cursor.json"
+CURSOR, PASSED = "cursor.json", "passed-over.json"
 TEXTS = ("input_ids", "prompt_ids", "chosen_ids", "rejected_ids")
 """Fields of a sample that can be read."""
 
@@ -47,12 +47,17 @@ class Keeper:
     decode: Callable[[Sequence[int]], str]
     emit: Emit
 
+    def clear(self, begins: bool) -> None:
+        """Remove what a save that was cut short has left, and where a run begins what an earlier one passed over."""
+        self.shelf.clear()
+        if begins:
+            (self.folder / PASSED).unlink(missing_ok=True)
+
     def load(self, checkpoint: Path | None) -> None:
         """Take back the place of a run that goes on; what it passed over later is known, too."""
-        passed = self.folder / "passed-over.json"
         if checkpoint is None:
-            passed.unlink(missing_ok=True)
             return
+        passed = self.folder / PASSED
         cursor = json.loads((checkpoint / CURSOR).read_text("utf-8"))
         later = json.loads(passed.read_text("utf-8")) if passed.is_file() else {"passed_over": [], "rewound": 0}
         self.samples.skip([*cursor["passed_over"], *later["passed_over"]])
@@ -110,7 +115,7 @@ class Keeper:
             what = "and lets spikes pass from here on"
         if writes:
             passed = {"passed_over": self.samples.skipped, "rewound": self.guard.rewound}
-            write_atomically(self.folder / "passed-over.json", json.dumps(passed))
+            write_atomically(self.folder / PASSED, json.dumps(passed))
         self.emit(Caution(f"{told_steps(trouble.steps)} skipped in a row: going back to {checkpoint.name}, {what}"))
 
     def _text(self, step: int, verdict: Verdict, losses: Sequence[float]) -> Iterator[str]:

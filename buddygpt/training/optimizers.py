@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import torch
@@ -73,6 +74,7 @@ class OptimizerPair(torch.optim.Optimizer):
 
     def _share(self) -> None:
         self.param_groups = [group for optimizer in self.pair for group in optimizer.param_groups]
+        self.state = {key: value for optimizer in self.pair for key, value in optimizer.state.items()}  # type: ignore
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Keep the group as it is: it has its own optimizer's settings already."""
@@ -87,14 +89,15 @@ class OptimizerPair(torch.optim.Optimizer):
                 loss = closure()
         for optimizer in self.pair:
             optimizer.step()
+        self._share()  # the first step makes states
         return loss
 
-    def state_dict(self) -> dict[str, Any]:
-        """Both states, one after the other."""
-        return {"pair": [optimizer.state_dict() for optimizer in self.pair]}
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
-        for optimizer, state in zip(self.pair, state_dict["pair"], strict=True):
-            optimizer.load_state_dict(state)
+        """Take back what `state_dict` gave: groups and parameters of the one after those of the other."""
+        groups = iter(state_dict["param_groups"])
+        for optimizer in self.pair:
+            own = list(islice(groups, len(optimizer.param_groups)))
+            numbers = {number for group in own for number in group["params"]}
+            states = {number: state for number, state in state_dict["state"].items() if number in numbers}
+            optimizer.load_state_dict({"state": states, "param_groups": own})
         self._share()

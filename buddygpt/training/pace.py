@@ -52,6 +52,28 @@ def pretraining_pace(section: PretrainSection, processes: int) -> Pace:
     )
 
 
+def check_batch(section: PretrainSection | TuningSection, where: str, processes: int) -> int:
+    """Micro-batches that one process passes in an optimizer step.
+
+    Args:
+        section: the recipe's.
+        where: its name.
+        processes: over all machines.
+
+    Raises:
+        BuddyError: the batch does not divide among the processes.
+    """
+    if isinstance(section, PretrainSection):
+        return accumulation_steps(section, processes)
+    at_once = section.micro_batch_size * processes
+    if section.batch_size % at_once:
+        raise BuddyError(
+            f"{where}.batch_size: {section.batch_size} does not divide by {processes} processes x "
+            f"{section.micro_batch_size} = {at_once}; change {where}.micro_batch_size or the number of processes"
+        )
+    return section.batch_size // at_once
+
+
 def tuning_pace(
     section: TuningSection, where: str, samples: float, processes: int, tokens: Callable[[int], int]
 ) -> Pace:
@@ -67,18 +89,13 @@ def tuning_pace(
     Raises:
         BuddyError: the batch does not divide among the processes.
     """
-    at_once = section.micro_batch_size * processes
-    if section.batch_size % at_once:
-        raise BuddyError(
-            f"{where}.batch_size: {section.batch_size} does not divide by {processes} processes x "
-            f"{section.micro_batch_size} = {at_once}; change {where}.micro_batch_size or the number of processes"
-        )
+    accumulation = check_batch(section, where, processes)
     steps = max(1, round(section.epochs * samples / section.batch_size))
     part = max(1, steps // PARTS)
     return Pace(
         steps,
         section.batch_size,
-        section.batch_size // at_once,
+        accumulation,
         section.save_every or part,
         section.eval_every or part,
         lambda done: tokens(done * section.batch_size),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,14 @@ import torch
 import buddygpt
 from buddygpt.recipe.base import spell
 from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.parallel import FSDP
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.training import TrainingSection
+from buddygpt.training.launch import launched_processes
+
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for another one in a joint step: longer than process 0 may take to save, judge and sample.
+A process that dies is seen by its launcher at once."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +49,26 @@ class Device:
 
 
 def find_device() -> Device:
-    """The device that accelerate chooses, by its own rules and environment."""
+    """The device that accelerate chooses, by its own rules and environment, once all processes have met.
+
+    Raises:
+        BuddyError: not every process gets a device of its own, or they do not come together.
+    """
     from accelerate import PartialState
 
-    state = PartialState()
+    for name in ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_BACKEND"):
+        os.environ.pop(name, None)  # of accelerate's configuration; here the recipe says
+    several = launched_processes() > 1
+    check_devices(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    if several and not torch.accelerator.is_available():
+        state = PartialState(cpu=True, backend="gloo", timeout=PATIENCE)
+    else:
+        state = PartialState(**({"timeout": PATIENCE} if several else {}))
+    if state.num_processes != launched_processes():
+        raise BuddyError(
+            f"{launched_processes()} processes were started, but accelerate joins {state.num_processes} on "
+            f"{state.device.type}; start one, or use torchrun on a device that torch.distributed knows"
+        )
     kind = state.device.type
     if kind == "cpu":
         name = f"{platform.machine()}, {torch.get_num_threads()} threads"
@@ -54,6 +77,21 @@ def find_device() -> Device:
     else:
         name = torch.get_device_module(kind).get_device_name(state.device)
     return Device(kind, name, state.num_processes)
+
+
+def check_devices(processes: int) -> None:
+    """See that each process of this machine gets a device of its own; on a CPU they share it.
+
+    Raises:
+        BuddyError: there are fewer devices.
+    """
+    if processes == 1 or not torch.accelerator.is_available():
+        return
+    if (count := torch.accelerator.device_count()) < processes:
+        raise BuddyError(
+            f"{processes} processes need {processes} devices, one each; this machine shows {count} "
+            f"({torch.accelerator.current_accelerator()}); start at most {count} on it"
+        )
 
 
 def accumulation_steps(section: PretrainSection, processes: int) -> int:
@@ -88,6 +126,18 @@ def check_precision(section: TrainingSection, device: Device, where: str = "pret
         raise BuddyError(f"{where}.precision: {device.name} has no bf16; write fp16 or fp32")
 
 
+def check_parallel(section: TrainingSection, device: Device, where: str = "pretrain") -> None:
+    """See that there are processes to split a model over, where the recipe splits it.
+
+    Raises:
+        BuddyError: there is one, or accelerate's configuration splits it and the recipe does not.
+    """
+    if isinstance(section.parallel, FSDP) and device.processes == 1:
+        raise BuddyError(f"{where}.parallel: fsdp splits a model over several processes; start them with --processes N")
+    if not isinstance(section.parallel, FSDP) and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        raise BuddyError(f"{where}.parallel: accelerate's configuration asks for FSDP; write parallel: {{kind: fsdp}}")
+
+
 def versions() -> dict[str, str]:
     """Versions that a result depends on, and the git revision where the package lies in a checkout."""
     names = ("torch", "transformers", "accelerate", "trl", "peft", "tokenizers", "datatrove")
@@ -119,8 +169,3 @@ def peak_bytes(device: Device) -> int | None:
         return most if sys.platform == "darwin" else 1024 * most  # kilobytes but there
     count = getattr(torch.get_device_module(device.kind), "max_memory_allocated", None)
     return None if count is None else int(count())
-
-
-def launched_processes() -> int:
-    """Processes that torchrun or accelerate started, before any of them has been joined."""
-    return int(os.environ.get("WORLD_SIZE", "1"))

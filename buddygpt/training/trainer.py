@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, gather_object
 from torch.utils.data import SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
@@ -28,6 +28,8 @@ from buddygpt.training.checkpoints import WRITING
 from buddygpt.training.keeper import Keeper
 from buddygpt.training.optimizers import build_optimizer
 from buddygpt.training.pace import Pace
+from buddygpt.training.parallel import parallel_options, splitting
+from buddygpt.training.randomness import kept_states, seed_process
 from buddygpt.training.schedules import rate_factor
 from buddygpt.training.seam import hush_renamed
 
@@ -55,6 +57,18 @@ class Seams(Trainer):
         # The windows come in training order already: going on means skipping indices, nothing has to be re-drawn.
         return SequentialSampler(self.train_dataset)
 
+    def create_accelerator_and_postprocess(self) -> None:
+        """Accelerate's part, with the recipe's way to share the model."""
+        with splitting(self.section):
+            super().create_accelerator_and_postprocess()
+
+    def compute_loss_context_manager(self) -> Any:
+        """Autocast, which accelerate leaves out where a model is split."""
+        context = super().compute_loss_context_manager()
+        if self.is_fsdp_enabled:
+            context.enter_context(self.accelerator.autocast())
+        return context
+
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The recipe's optimizer."""
         if self.optimizer is None:
@@ -81,8 +95,9 @@ class Seams(Trainer):
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         self._losses = []
-        if resume_from_checkpoint is None:  # what cannot be saved is not trained, and a run can always go back
-            self._save_checkpoint(self.model, None)
+        if resume_from_checkpoint is None or Path(resume_from_checkpoint).parent != self.keeper.shelf.folder:
+            self._load_rng_state(resume_from_checkpoint)
+            self._save_checkpoint(self.model, None)  # what cannot be saved is not trained; a run can always go back
         return prepared
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
@@ -146,8 +161,19 @@ class Seams(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
-        folder = self.args.output_dir if output_dir is None else output_dir
-        Path(str(folder), "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody here reads
+        if self.args.should_save:
+            folder = self.args.output_dir if output_dir is None else output_dir
+            Path(str(folder), "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody here reads
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.is_fsdp_enabled and self.state.global_step == 0:
+            # Where there are no moments yet torch makes some up, by a step without gradients that counts as one.
+            optimizer = self.optimizer.optimizer
+            for one in (optimizer, *getattr(optimizer, "pair", ())):
+                one.state.clear()
+            if self.args.should_save:
+                Path(output_dir, "optimizer.bin").unlink()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         with _trusting_nobody(resume_from_checkpoint):
@@ -170,6 +196,10 @@ class Seams(Trainer):
             super()._load_scaler(checkpoint)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
+        # A checkpoint of as many processes goes on with their numbers; other processes draw new ones.
+        if checkpoint is not None and kept_states(Path(checkpoint)) != self.args.world_size:
+            seed_process(self.args.seed, self.state.global_step, self.args.process_index)
+            return
         with _trusting_nobody(checkpoint):
             super()._load_rng_state(checkpoint)
 
@@ -210,15 +240,13 @@ class Seams(Trainer):
     @torch.no_grad()
     def _nats(self, windows: Sequence[Window]) -> float:
         """Negative log-likelihood of all targets, summed over processes."""
-        mine = range(self.args.process_index, len(windows), self.args.world_size)
-        total = torch.zeros((), dtype=torch.float64)
-        for start in range(0, len(mine), self.section.micro_batch_size):
-            some = [windows[index] for index in mine[start : start + self.section.micro_batch_size]]
-            batch = self._prepare_inputs(self.data_collator(some))
+        total = 0.0
+        for some in shares(windows, self.section.micro_batch_size, self.args.process_index, self.args.world_size):
+            batch = self._prepare_inputs(self.data_collator(some or [windows[0]]))
             with self.accelerator.autocast():
-                total += self.model(**batch, num_items_in_batch=1, use_cache=False).loss.double().cpu()
-        reduced = self.accelerator.reduce(total.to(self.args.device, torch.float32), reduction="sum")
-        return float(reduced) if self.args.world_size > 1 else float(total)
+                nats = self.model(**batch, num_items_in_batch=1, use_cache=False).loss
+            total += float(nats) if some else 0.0
+        return sum(gather_object([total]))  # as objects: in fp64, which not every device sums
 
 
 def _not_finite(model: torch.nn.Module) -> str | None:
@@ -326,7 +354,17 @@ def trainer_options(section: TrainingSection, folder: Path, pace: Pace) -> dict[
         "dataloader_drop_last": True,
         "average_tokens_across_devices": True,
         "remove_unused_columns": False,
+        **parallel_options(section),
     }
+
+
+def shares(samples: Sequence[Any], size: int, rank: int, processes: int) -> Iterator[list[Any]]:
+    """One process' part of samples, in batches: as many as each other process has, the last one maybe empty.
+
+    A model that is split over the processes computes only when all of them do.
+    """
+    for start in range(0, len(samples), size * processes):
+        yield [samples[i] for i in range(start + rank, min(start + size * processes, len(samples)), processes)]
 
 
 PADDING = {"labels": IGNORE_INDEX, "shift_labels": IGNORE_INDEX}

@@ -26,9 +26,11 @@ from buddygpt.training import chapter
 from buddygpt.training.base import Base, find_base, settle_ends
 from buddygpt.training.compiled import check_compile
 from buddygpt.training.facts import Rows, Work, checkpoint_bytes, memory_rows, model_rows
+from buddygpt.training.launch import rank
 from buddygpt.training.lora import count_updates, merged
+from buddygpt.training.parallel import whole
 from buddygpt.training.reference import weights_hash
-from buddygpt.training.setup import Device, check_precision, find_device, versions
+from buddygpt.training.setup import Device, check_parallel, check_precision, find_device, versions
 
 READ_OFTEN = 8
 """Epochs above which a caution is told."""
@@ -137,6 +139,7 @@ def begin(
     device = find_device()
     check_precision(section, device, name)
     check_compile(section, device, name)
+    check_parallel(section, device, name)
     base = find_base(section, run, name)
     prepared = chapter.prepare_data(recipe, cache, emit, name, base.tokenizer)
     tell_intake(prepared, emit)
@@ -181,8 +184,9 @@ def settle(
     """
     section, steps = begun.section, len(samples) // begun.section.batch_size
     chapter.check_space(section, begun.model.num_parameters(), begun.size, steps, begun.folder, begun.name)
-    begun.run.claim_chapter(begun.recipe, begun.name)
-    begun.run.link_data(begun.prepared.path, begun.name)
+    if rank() == 0:
+        begun.run.claim_chapter(begun.recipe, begun.name)
+        begun.run.link_data(begun.prepared.path, begun.name)
     set_seed(section.seed)
     epochs = samples.mixture.epochs()
     read = [(name, f"{times:.2f} epochs") for name, times in epochs.items()]
@@ -221,8 +225,10 @@ def shown(prompts: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) 
 
 
 def result_of(trainer: Trainer, section: TuningSection, tokenizer: PreTrainedTokenizerBase) -> Any:
-    """The model that was trained, an ordinary one that stops where a chat model does."""
-    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    """The model that was trained, an ordinary one that stops where a chat model does; in process 0, by calls in all."""
+    model: Any = whole(trainer.accelerator.unwrap_model(trainer.model))
+    if model is None:
+        return None
     if section.lora is not None:
         model = merged(model)
     settle_ends(model, chat_ends(tokenizer))

@@ -1,5 +1,7 @@
 """Each kind of training on a model so small that a step takes milliseconds, put together as the stages do."""
 
+from types import SimpleNamespace
+
 import numpy as np
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, set_seed
@@ -7,14 +9,12 @@ from transformers import PreTrainedTokenizerFast, set_seed
 from buddygpt.data.windows import Mixture, Passing, StreamWindows, TokenStream, evaluation_windows
 from buddygpt.events import silent
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
-from buddygpt.training.balance import Balance
-from buddygpt.training.callbacks import Brake, Meter, Samples
-from buddygpt.training.chapter import Watch
+from buddygpt.training import chapter
 from buddygpt.training.dpo import DPOTrainer
 from buddygpt.training.pace import pretraining_pace, tuning_pace
 from buddygpt.training.sft import SFTTrainer
 from buddygpt.training.trainer import HeldOut, PretrainTrainer
-from tests.training.kept import Listed, keep
+from tests.training.kept import Listed
 
 OPTIMIZER = {"kind": "adamw", "learning_rate": 1e-2}
 TRAINING = {"optimizer": OPTIMIZER, "schedule": {"kind": "wsd", "warmup": 0.25}, "precision": "fp32", "eval_every": 2}
@@ -54,28 +54,20 @@ def make_model(section, **changes):
     return BuddyGPTForCausalLM(BuddyGPTConfig(**WIDTHS | changes, attn_implementation=section.attn_implementation))
 
 
-def _put_together(folder, section, pace, samples, emit):
-    keeper = keep(
-        folder, Passing(samples), pace.batch, guard=section.guard, keep=section.keep_checkpoints,
-        keep_every=section.keep_every, emit=emit,
-    )  # fmt: skip
-    balance = Balance()
-    sampler = Samples(["一"], [[1, 2]], make_tokenizer(), folder / "samples.jsonl", emit, 0, True, 8)
-    folder.mkdir(parents=True, exist_ok=True)
-    meter = Meter("toy", folder / "metrics.jsonl", pace, emit, 0, balance.figures)
-    return Watch(balance, sampler, Brake(), meter, keeper, False)
+def _watch(name, folder, section, pace, samples, emit, prompts):
+    recipe = SimpleNamespace(**{name: section}, as_dict=dict)
+    order = Passing(samples)
+    return chapter.watch(name, folder, recipe, pace, {}, None, order, 0, prompts, make_tokenizer(), emit)
 
 
-def pretraining(folder, section, emit=silent, **model):
+def pretraining(folder, section, emit=silent, prompts=(), **model):
     """A trainer and its watchers."""
     pace = pretraining_pace(section, 1)
     source = StreamWindows(TokenStream("s", [Shard(0, 1000)], 0), section.sequence_length)
     count = section.steps * section.tokens_per_batch // section.sequence_length
     windows = Mixture([source], [1.0], count, section.seed)
-    held, stop = evaluation_windows(
-        TokenStream("v", [Shard(1, 200)], 0), section.sequence_length, min(150, section.eval_tokens)
-    )
-    watch = _put_together(folder, section, pace, windows, emit)
+    held, stop = evaluation_windows(TokenStream("v", [Shard(1, 200)], 0), section.sequence_length, 150)
+    watch = _watch("pretrain", folder, section, pace, windows, emit, prompts)
     trainer = PretrainTrainer(
         make_model(section, **model), make_tokenizer(), section, watch.keeper,
         [HeldOut("v", held, stop, 2 * stop)], watch.callbacks(), pace,
@@ -91,13 +83,13 @@ def _talk(draw, longest):
     return {"input_ids": ids, "shift_labels": labels, "position_ids": np.arange(len(ids))}
 
 
-def fine_tuning(folder, section, emit=silent, **model):
+def fine_tuning(folder, section, emit=silent, prompts=(), **model):
     """A trainer and its watchers, over talks of many lengths."""
     draw = np.random.default_rng(0)
     talks = [_talk(draw, 24) for _ in range(16)]
     pace = tuning_pace(section, "sft", len(talks), 1, lambda done: 20 * done)
     order = np.random.default_rng(section.seed).permutation(16)
-    watch = _put_together(folder, section, pace, Listed([talks[i] for i in order]), emit)
+    watch = _watch("sft", folder, section, pace, Listed([talks[i] for i in order]), emit, prompts)
     held = [_talk(draw, 24) for _ in range(4)]
     trainer = SFTTrainer(
         make_model(section, **model), make_tokenizer(), section, watch.keeper,
@@ -112,13 +104,13 @@ def _pair(draw):
             "rejected_ids": sides[1]}  # fmt: skip
 
 
-def preferring(folder, section, emit=silent, **model):
+def preferring(folder, section, emit=silent, prompts=(), **model):
     """A trainer and its watchers, over pairs of many lengths."""
     draw = np.random.default_rng(0)
     pairs = [_pair(draw) for _ in range(16)]
     pace = tuning_pace(section, "dpo", len(pairs), 1, lambda done: 20 * done)
     order = np.random.default_rng(section.seed).permutation(16)
-    watch = _put_together(folder, section, pace, Listed([pairs[i] for i in order]), emit)
+    watch = _watch("dpo", folder, section, pace, Listed([pairs[i] for i in order]), emit, prompts)
     trainer = DPOTrainer(
         make_model(section, **model), make_tokenizer(), section, watch.keeper, {"v": [_pair(draw) for _ in range(4)]},
         watch.callbacks(), pace, folder / "scores", emit,

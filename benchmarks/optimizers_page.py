@@ -59,6 +59,8 @@ def smallest_budgets(trials: Runs, tokens: int, text: str) -> dict[int, float | 
 def _what(found: Mapping[str, Any]) -> str:
     bench, facts = found["bench"], found["facts"]
     geometry = bench["geometry"]
+    skipped = sum(t["skipped"] for t in found["trials"])
+    steps = sum(t["steps"] for t in found["trials"])
     trained = sum(facts["tokens"][f"{name}/train"] for name in facts["sources"])
     return (
         f"{found['parameters'] / 1e6:.1f} M parameters ({geometry['num_hidden_layers']} layers of width "
@@ -66,7 +68,7 @@ def _what(found: Mapping[str, Any]) -> str:
         f"{bench['sequence_length']}, {bench['batch']:,} tokens a step, {bench['precision']}; {found['tokens']:,} "
         f"tokens a run, {found['tokens'] / trained:.2f} of an epoch of {', '.join(facts['sources'])}. "
         f"{len(found['trials'])} runs in {found['minutes']:.1f} minutes. Held out: documents of the same sources, "
-        f"and {NEW}.\n\n"
+        f"and {NEW}. The guard skipped {skipped:,} of {steps:,} steps.\n\n"
         "Weight decay 0.1, gradients cut at norm 1, AdamW's betas 0.9 and 0.95, Muon's momentum 0.95; warm-up 5 % of "
         "the steps, then cosine to a tenth, linear to 0, or WSD with 30 % linear decay to 0. Muon's updates are scaled "
         "to the size of AdamW's (`match_rms_adamw`); its AdamW part (embedding, norms, biases) has the same rate."

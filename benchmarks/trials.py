@@ -94,15 +94,19 @@ def run_trial(bench: Bench, trial: Trial) -> dict[str, Any]:
 
     Returns:
         The trial, its losses, its evaluations as {tokens, text: bits per character}, and seconds: of training, without
-        evaluations, and the median of a step.
+        evaluations, and the median of a step; steps, and those of them that the guard skipped.
     """
     import tempfile
 
     from transformers import PreTrainedTokenizerFast, TrainerCallback, set_seed
 
-    from buddygpt.data.windows import Mixture, StreamWindows
+    from buddygpt.data.windows import Mixture, Passing, StreamWindows
+    from buddygpt.events import silent
     from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
     from buddygpt.recipe.pretrain import PretrainSection
+    from buddygpt.training.checkpoints import Shelf
+    from buddygpt.training.guard import Guard
+    from buddygpt.training.keeper import Keeper
     from buddygpt.training.pace import pretraining_pace
     from buddygpt.training.trainer import PretrainTrainer
 
@@ -158,21 +162,31 @@ def run_trial(bench: Bench, trial: Trial) -> dict[str, Any]:
                 evaluations.append({"tokens": state.global_step * bench.batch, **found})
                 self.clock = time.perf_counter()
 
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = PretrainTrainer(
-            model, PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>"), section, windows,
-            held_out, Path(folder), [Recorder()], pretraining_pace(section, 1),
-        )  # fmt: skip
+    class Unsaved(PretrainTrainer):
+        """What lasts a second and is not gone on from needs no checkpoint."""
+
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            pass
+
+    with tempfile.TemporaryDirectory() as name:
+        folder, pace = Path(name), pretraining_pace(section, 1)
+        keeper = Keeper(
+            folder, Shelf(folder, 1), Guard(section.guard), Passing(windows), pace.batch, tokenizer.decode, silent
+        )
+        tokens = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>")
+        trainer = Unsaved(model, tokens, section, keeper, held_out, [Recorder()], pace)
         error = None
         try:
             trainer.train()
         except Exception as fault:  # one that diverges and is stopped must not end the others
             error = f"{type(fault).__name__}: {fault}"
+        skipped = len(list(folder.glob("skipped/*")))
     return {
         **asdict(trial),
         "setting": trial.setting.name,
         "error": error,
         "steps": len(losses),
+        "skipped": skipped,
         "losses": [round(loss, 4) if math.isfinite(loss) else None for loss in losses],
         "evaluations": evaluations,
         "seconds": sum(seconds),

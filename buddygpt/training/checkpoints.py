@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from buddygpt.data.fingerprints import hash_file
 from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.errors import BrokenOff, BuddyError
 from buddygpt.recipe.runs import free_bytes, write_atomically
@@ -124,6 +123,8 @@ def whole_checkpoints(folder: Path) -> list[Path]:
 
 def seal(checkpoint: Path) -> None:
     """Sync every file of a finished checkpoint to disk and mark it whole."""
+    from buddygpt.data.fingerprints import hash_file  # here, so that a trainer alone needs no readers of data
+
     files = {}
     for path in sorted(p for p in checkpoint.rglob("*") if p.is_file() and p.name != MARK):
         files[path.relative_to(checkpoint).as_posix()] = {"bytes": path.stat().st_size, "xxh3_128": hash_file(path)}
@@ -155,6 +156,8 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
 
 def damages(checkpoint: Path) -> list[str]:
     """What differs between a sealed checkpoint and its files now."""
+    from buddygpt.data.fingerprints import hash_file
+
     try:
         sealed = json.loads((checkpoint / MARK).read_text("utf-8"))["files"]
     except (ValueError, KeyError):

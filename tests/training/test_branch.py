@@ -11,8 +11,8 @@ LONG = (
     "pretrain.schedule={kind: wsd, warmup: 0.1, decay: 0.25}",
 )  # fmt: skip
 SHORT = (
-    "name=short", "pretrain.tokens=768", "pretrain.save_every=1", "pretrain.eval_every=2",
-    "pretrain.schedule={kind: wsd, warmup: 0.1, decay: 0.333}",
+    "name=short", "pretrain.tokens=768", "pretrain.save_every=1", "pretrain.keep_checkpoints=3",
+    "pretrain.eval_every=2", "pretrain.schedule={kind: wsd, warmup: 0.1, decay: 0.333}",
 )  # fmt: skip
 CHECKPOINT = "runs/long/pretrain/checkpoints/checkpoint-4"
 
@@ -41,6 +41,8 @@ def test_a_branch_is_bit_for_bit_the_run_that_had_its_schedule_from_the_first_st
     record = json.loads((short / "done.json").read_text("utf-8"))
     assert record["start_from"] == began
     assert f"{CHECKPOINT}, step 4" in (short / "report.html").read_text("utf-8")
+    kept = sorted(p.name for p in (short / "checkpoints").iterdir())
+    assert kept == ["checkpoint-4", "checkpoint-5", "checkpoint-6"]  # the first is its own: it can always go back
     # Interrupted, it goes on from a checkpoint of its own; where it began need not be there any more.
     (short / "done.json").unlink()
     shutil.rmtree(short / "checkpoints" / "checkpoint-6")

@@ -9,9 +9,12 @@ from transformers import PreTrainedTokenizerFast, set_seed
 from buddygpt.data.windows import Mixture, Passing, StreamWindows, TokenStream, evaluation_windows
 from buddygpt.events import silent
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
+from buddygpt.model.cost import as_section
 from buddygpt.training import chapter
 from buddygpt.training.dpo import DPOTrainer
+from buddygpt.training.facts import Work
 from buddygpt.training.pace import pretraining_pace, tuning_pace
+from buddygpt.training.setup import find_device
 from buddygpt.training.sft import SFTTrainer
 from buddygpt.training.trainer import HeldOut, PretrainTrainer
 from tests.training.kept import Listed
@@ -54,10 +57,11 @@ def make_model(section, **changes):
     return BuddyGPTForCausalLM(BuddyGPTConfig(**WIDTHS | changes, attn_implementation=section.attn_implementation))
 
 
-def _watch(name, folder, section, pace, samples, emit, prompts):
+def _watch(name, folder, section, model, pace, samples, emit, prompts):
+    work = Work(name, as_section(model.config), section, WIDTHS["max_position_embeddings"], True, find_device())
     recipe = SimpleNamespace(**{name: section}, as_dict=dict)
     order = Passing(samples)
-    return chapter.watch(name, folder, recipe, pace, {}, None, order, 0, prompts, make_tokenizer(), emit)
+    return chapter.watch(name, folder, recipe, work, pace, {}, None, order, 0, prompts, make_tokenizer(), emit)
 
 
 def pretraining(folder, section, emit=silent, prompts=(), **model):
@@ -67,9 +71,10 @@ def pretraining(folder, section, emit=silent, prompts=(), **model):
     count = section.steps * section.tokens_per_batch // section.sequence_length
     windows = Mixture([source], [1.0], count, section.seed)
     held, stop = evaluation_windows(TokenStream("v", [Shard(1, 200)], 0), section.sequence_length, 150)
-    watch = _watch("pretrain", folder, section, pace, windows, emit, prompts)
+    drawn = make_model(section, **model)
+    watch = _watch("pretrain", folder, section, drawn, pace, windows, emit, prompts)
     trainer = PretrainTrainer(
-        make_model(section, **model), make_tokenizer(), section, watch.keeper,
+        drawn, make_tokenizer(), section, watch.keeper,
         [HeldOut("v", held, stop, 2 * stop)], watch.callbacks(), pace,
     )  # fmt: skip
     return trainer, watch
@@ -89,10 +94,11 @@ def fine_tuning(folder, section, emit=silent, prompts=(), **model):
     talks = [_talk(draw, 24) for _ in range(16)]
     pace = tuning_pace(section, "sft", len(talks), 1, lambda done: 20 * done)
     order = np.random.default_rng(section.seed).permutation(16)
-    watch = _watch("sft", folder, section, pace, Listed([talks[i] for i in order]), emit, prompts)
+    drawn = make_model(section, **model)
+    watch = _watch("sft", folder, section, drawn, pace, Listed([talks[i] for i in order]), emit, prompts)
     held = [_talk(draw, 24) for _ in range(4)]
     trainer = SFTTrainer(
-        make_model(section, **model), make_tokenizer(), section, watch.keeper,
+        drawn, make_tokenizer(), section, watch.keeper,
         [HeldOut("v", held, sum(int((t["shift_labels"] != -100).sum()) for t in held), 50)], watch.callbacks(), pace,
     )  # fmt: skip
     return trainer, watch
@@ -110,9 +116,10 @@ def preferring(folder, section, emit=silent, prompts=(), **model):
     pairs = [_pair(draw) for _ in range(16)]
     pace = tuning_pace(section, "dpo", len(pairs), 1, lambda done: 20 * done)
     order = np.random.default_rng(section.seed).permutation(16)
-    watch = _watch("dpo", folder, section, pace, Listed([pairs[i] for i in order]), emit, prompts)
+    drawn = make_model(section, **model)
+    watch = _watch("dpo", folder, section, drawn, pace, Listed([pairs[i] for i in order]), emit, prompts)
     trainer = DPOTrainer(
-        make_model(section, **model), make_tokenizer(), section, watch.keeper, {"v": [_pair(draw) for _ in range(4)]},
+        drawn, make_tokenizer(), section, watch.keeper, {"v": [_pair(draw) for _ in range(4)]},
         watch.callbacks(), pace, folder / "scores", emit,
     )  # fmt: skip
     return trainer, watch

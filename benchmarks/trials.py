@@ -157,10 +157,11 @@ def run_trial(bench: Bench, trial: Trial) -> dict[str, Any]:
                 seconds.append(time.perf_counter() - self.clock)
                 losses.append(logs["loss"])
                 self.clock = time.perf_counter()
-            elif any(key.startswith("eval/") for key in logs):
-                found = {k.split("/")[1]: v for k, v in logs.items() if k.endswith("/bits_per_character")}
-                evaluations.append({"tokens": state.global_step * bench.batch, **found})
-                self.clock = time.perf_counter()
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+            found = {text.name: metrics[f"eval/{text.name}/bits_per_character"] for text in held_out}
+            evaluations.append({"tokens": state.global_step * bench.batch, **found})
+            self.clock = time.perf_counter()
 
     class Unsaved(PretrainTrainer):
         """What lasts a second and is not gone on from needs no checkpoint."""

@@ -29,7 +29,7 @@ from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.sft import SFTSection
 from buddygpt.stages import dpo, pretrain, sft
-from buddygpt.training import chapter, compiled
+from buddygpt.training import chapter, compiled, trackers
 from buddygpt.training.base import find_base
 from buddygpt.training.branch import branch_point
 from buddygpt.training.guard import Guard, Rewind
@@ -65,6 +65,7 @@ COMMON = {
     "gradient_checkpointing": Case({"gradient_checkpointing": "selective"}, "recomputed"),
     "compile": Case({"compile": True}, "notes"),
     "guard": Case({"guard": {"patience": 5}}, "guard"),
+    "trackers": Case({"trackers": ["tensorboard"]}, "tracked"),
     "keep_checkpoints": Case({"keep_checkpoints": 1}, "checkpoints"),
     "keep_every": Case({"keep_every": 1}, "checkpoints", {"save_every": 1}),
     "seed": Case({"seed": 1}, "losses"),
@@ -268,6 +269,14 @@ class Seen:
                 guard._row.clear()
                 found.append("back")
         return found
+
+    def _tracked(self):
+        check = trackers.check_trackers
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(trackers, "find_spec", lambda name: None)
+            with pytest.raises(BuddyError) if self.section.trackers else nullcontext() as refused:
+                return check(self.section, self.kind)
+            return str(refused.value)  # tests of trackers have what one is told
 
     def _tokenizer(self):
         return make_chat_tokenizer(load_tokenizer(str(self.root / "base")))

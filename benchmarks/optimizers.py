@@ -50,7 +50,7 @@ BASELINE, CANDIDATE = SETTINGS[0].name, SETTINGS[-1].name
 RATES = (1.5e-3, 3e-3, 6e-3, 1.2e-2)
 CHOOSING, REPORTING = 100, (0, 1, 2)
 """Seeds: the one on which rates are chosen, those that report."""
-BUDGETS = (0.4, 0.5, 0.6, 0.7, 0.8)
+BUDGETS = (0.2, 0.3, 0.4, 0.5, 0.7)
 """Shares of the tokens; all of them is among the runs of the seeds already."""
 
 GEOMETRY = {
@@ -105,7 +105,7 @@ def run(
 
 
 def _run_all(bench: Bench, tokens: int, rates: Sequence[float], workers: int | None, out: Path) -> None:
-    """All runs, in three rounds: alone and timed, rates, then seeds and budgets."""
+    """All runs, in three rounds: alone and timed, rates, then seeds and budgets; those in `out` are not repeated."""
     from benchmarks.__main__ import machine
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the workers import torch
@@ -119,11 +119,20 @@ def _run_all(bench: Bench, tokens: int, rates: Sequence[float], workers: int | N
         "facts": json.loads((bench.data / "facts.json").read_text("utf-8")),
         "parameters": _parameters(bench), "tokens": tokens, "rates": list(rates), "trials": [],
     }  # fmt: skip
-    began = time.monotonic()
+    before: dict[tuple[Any, ...], dict[str, Any]] = {}
+    if out.is_file():
+        earlier = json.loads(out.read_text("utf-8"))
+        if any(earlier[key] != found[key] for key in ("facts", "parameters", "tokens", "rates")):
+            raise SystemExit(f"{out}: has runs of another comparison; give another --out")
+        before = {tuple(t[k] for k in KEY): t for t in earlier["trials"]}
+        found["minutes"] = earlier["minutes"]
+    began = time.monotonic() - 60 * found.get("minutes", 0)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
 
         def finish(trials: Sequence[Trial], at_once: bool = True) -> list[dict[str, Any]]:
-            done = []
+            done = [t for t in before.values() if any(_is(t, trial) for trial in trials)]
+            found["trials"] += done
+            trials = [trial for trial in trials if not any(_is(t, trial) for t in done)]
             groups = [trials] if at_once else [[trial] for trial in trials]
             for group in groups:
                 futures = [pool.submit(run_trial, bench, trial) for trial in group]
@@ -148,6 +157,14 @@ def _run_all(bench: Bench, tokens: int, rates: Sequence[float], workers: int | N
             for seed in REPORTING
         ]
         finish(last)
+
+
+KEY = ("purpose", "setting", "rate", "seed", "tokens")
+"""What tells a run from others."""
+
+
+def _is(found: dict[str, Any], trial: Trial) -> bool:
+    return [found[key] for key in KEY] == [trial.purpose, trial.setting.name, *(getattr(trial, k) for k in KEY[2:])]
 
 
 def final_bits(trial: dict[str, Any], text: str) -> float:

@@ -1,0 +1,90 @@
+"""How much memory the device has, and the largest micro-batch that fits into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from buddygpt.training.setup import Device
+
+CONTEXT_BYTES = 600 * 2**20
+"""What a GPU's own context takes beside the tensors: kernels, workspaces of the matrix library."""
+SLACK = 0.05
+"""Of what torch allocates, so much comes on top: its caching allocator's blocks are larger than what lies in them."""
+LIBRARY_BYTES = 560_000_000
+"""What a process on a CPU holds before a model is there: Python, torch and transformers, measured."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """Memory of one device.
+
+    Args:
+        free: bytes that nobody uses now.
+        total: bytes.
+    """
+
+    free: int
+    total: int
+
+
+def find_room(device: Device) -> Room | None:
+    """Memory of the device that training takes; None where nobody says (MPS shares it with everything)."""
+    if device.kind == "cpu":
+        return _main_memory()
+    count = getattr(torch.get_device_module(device.kind), "mem_get_info", None)
+    return None if count is None else Room(*count())
+
+
+def _main_memory() -> Room:
+    """Of the machine, or of the container where that has less (cgroup v2)."""
+    memory = psutil.virtual_memory()
+    free, total = memory.available, memory.total
+    group = Path("/sys/fs/cgroup")
+    try:
+        most = int((group / "memory.max").read_text("ascii"))
+        used = int((group / "memory.current").read_text("ascii"))
+        files = next(
+            int(line.split()[1])
+            for line in (group / "memory.stat").read_text("ascii").splitlines()
+            if line.startswith("inactive_file ")
+        )
+    except (OSError, ValueError, StopIteration):  # no such group, or "max": no limit
+        return Room(free, total)
+    return Room(min(free, most - used + files), min(total, most))
+
+
+def needed(total: int, kind: str) -> int:
+    """Bytes of a device that training takes, from those of its tensors.
+
+    Args:
+        total: of `Memory.total`.
+        kind: torch's name of the device's kind.
+    """
+    return total + LIBRARY_BYTES if kind == "cpu" else int(total * (1 + SLACK)) + CONTEXT_BYTES
+
+
+def divisors(number: int) -> list[int]:
+    """All of them, rising."""
+    small = [n for n in range(1, int(number**0.5) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})
+
+
+def largest_micro_batch(choices: Sequence[int], need: Callable[[int], int], room: int) -> int | None:
+    """The largest of `choices` whose need fits into `room`; None where not even the smallest does.
+
+    Args:
+        choices: rising.
+        need: bytes that each takes; grows with it.
+        room: bytes.
+    """
+    fitting = None
+    for choice in choices:
+        if need(choice) > room:
+            break
+        fitting = choice
+    return fitting

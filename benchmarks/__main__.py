@@ -9,7 +9,7 @@ import platform
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-NAMES = ("startup", "model", "tiny", "data", "vocabulary", "equal_compute", "context", "tuning", "evaluation")
+NAMES = ("startup", "model", "tiny", "data", "vocabulary", "equal_compute", "context", "tuning", "evaluation", "plan")
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from buddygpt.recipe.lint import remarks
 from buddygpt.recipe.runs import Run, free_bytes
 from buddygpt.recipe.schema import Recipe
 from buddygpt.training import checkpoints
-from buddygpt.training.cards import BODY_MFU, WIDE, assumed_mfu, find_card
+from buddygpt.training.cards import BODY_MFU, LAUNCHES, WIDE, assumed_mfu, find_card
 from buddygpt.training.facts import (
     Work,
     cache_row,
@@ -93,7 +93,7 @@ def _tell_memory(work: Work, room: Room | None, emit: Emit) -> int | None:
     if room is None:
         return None
     has = f"the device has {spell_bytes(room.total)}, {spell_bytes(room.free)} of them free"
-    need = needed(work.memory().total, kind)
+    need = needed(work.memory(), work.model, kind)
     if need <= room.free:
         told = f"{has}: micro-batches of {own} windows fit"
         if fitting != own:
@@ -126,11 +126,10 @@ def _tell_probe(recipe: Recipe, work: Work, fitting: int | None, per_hour: float
         return
     hours = measured_hours(found, section, len(recipe.data.sources), device.processes)
     card = find_card(device.name)
-    flops = count_flops(recipe.model, section.sequence_length)
-    mfu = None if card is None else hours.tokens_per_second * flops.training / card.peak / device.processes
+    mfu = None if card is None else _mfu(recipe, hours.tokens_per_second, card.peak)
     size, memory = found.micro_batch_size, work.split(found.micro_batch_size).memory()
     accumulation = section.tokens_per_batch // section.sequence_length // size
-    predicted = needed(memory.total, "cpu") if device.kind == "cpu" else memory.total
+    predicted = needed(memory, work.model, "cpu") if device.kind == "cpu" else memory.total
     taken = f"{spell_bytes(found.peak_bytes)}, {spell_bytes(predicted)} predicted"
     if found.reserved_bytes is not None:
         taken += f"; {spell_bytes(found.reserved_bytes)} taken from the device"
@@ -143,6 +142,12 @@ def _tell_probe(recipe: Recipe, work: Work, fitting: int | None, per_hour: float
         ("memory", taken),
     ]
     emit(Table(f"measured in {found.steps} steps", ("", ""), tuple(rows)))
+
+
+def _mfu(recipe: Recipe, tokens_per_second: float, peak: float) -> float:
+    """Operations that the model needs over those that the device could do."""
+    assert recipe.pretrain is not None
+    return tokens_per_second * count_flops(recipe.model, recipe.pretrain.sequence_length).training / peak
 
 
 def _probe(recipe: Recipe, work: Work, fitting: int | None, emit: Emit) -> Probe | None:
@@ -167,10 +172,9 @@ def _tell_assumed(recipe: Recipe, work: Work, per_hour: float | None, emit: Emit
     if card is None:
         emit(Note("time: no data sheet of this device is here; --probe measures it in about a minute"))
         return
-    mfu, processes = assumed_mfu(recipe.model), work.device.processes
-    peak = card.peak * processes
-    hours = assumed_hours(recipe.model, recipe.pretrain, len(recipe.data.sources), peak, mfu)
-    rows = speed_rows(hours, mfu, per_hour, processes)
+    processes = work.device.processes
+    hours = assumed_hours(recipe.model, recipe.pretrain, len(recipe.data.sources), card.peak, processes)
+    rows = speed_rows(hours, _mfu(recipe, hours.tokens_per_second, card.peak * processes), per_hour, processes)
     emit(Table("time, assumed; --probe measures it in about a minute", ("", ""), tuple(rows)))
 
 
@@ -184,7 +188,7 @@ def _tell_cards(recipe: Recipe, work: Work, per_hour: float | None, emit: Emit) 
     emit(
         Note(
             f"assumed: {assumed_mfu(recipe.model):.0%} of the bf16 peak ({BODY_MFU:.0%} from a width of {WIDE:,}, less "
-            f"below); others have measured 9% to 56%; --probe tells what this device does"
+            f"below) and {LAUNCHES * 1000:g} ms a layer at least; others have measured 9% to 56%"
         )
     )
 

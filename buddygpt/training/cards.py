@@ -93,6 +93,11 @@ WIDE = 1024
 fill a card, and those between matrix products weigh more."""
 
 
+LAUNCHES = 2e-3
+"""Seconds that a layer takes at least in a micro-batch, forward and backward: some 200 kernels are launched one by one.
+An assumption too; it rules for models of a few million parameters."""
+
+
 def assumed_mfu(model: ModelSection) -> float:
     """Share of a card's peak, 0 to 1: an assumption, by the model's width alone; a probe measures it."""
     return BODY_MFU * min(1.0, model.hidden_size / WIDE)

@@ -9,10 +9,10 @@ from buddygpt.model.cost import count_flops
 from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.model import ModelSection
 from buddygpt.recipe.pretrain import PretrainSection
-from buddygpt.training.cards import CARDS, assumed_mfu
+from buddygpt.training.cards import CARDS, LAUNCHES, assumed_mfu
 from buddygpt.training.facts import Rows, Work
 from buddygpt.training.probe import Probe
-from buddygpt.training.room import LIBRARY_BYTES, divisors, largest_micro_batch, needed
+from buddygpt.training.room import divisors, largest_micro_batch, needed
 
 HOUR = 3600
 
@@ -25,7 +25,7 @@ def choices(section: PretrainSection, processes: int) -> list[int]:
 def largest(work: Work, sizes: Sequence[int], free: int) -> int | None:
     """The largest of some micro-batches that fits into so many free bytes of the device."""
     kind = work.device.kind
-    return largest_micro_batch(sizes, lambda size: needed(work.split(size).memory().total, kind), free)
+    return largest_micro_batch(sizes, lambda size: needed(work.split(size).memory(), work.model, kind), free)
 
 
 def memory_columns(work: Work, sizes: Sequence[int]) -> list[tuple[str, ...]]:
@@ -38,8 +38,8 @@ def memory_columns(work: Work, sizes: Sequence[int]) -> list[tuple[str, ...]]:
     rows.append(("highest", *(memory.moment for memory in all_of_them)))
     rows.append(("tensors, then", *(spell_bytes(memory.total) for memory in all_of_them)))
     kind = work.device.kind
-    beside = f"libraries, about {spell_bytes(LIBRARY_BYTES)}" if kind == "cpu" else "the device's own and slack"
-    rows.append((f"with {beside}", *(spell_bytes(needed(memory.total, kind)) for memory in all_of_them)))
+    beside = "libraries and holes" if kind == "cpu" else "the device's own and slack"
+    rows.append((f"with {beside}", *(spell_bytes(needed(memory, work.model, kind)) for memory in all_of_them)))
     return rows
 
 
@@ -83,19 +83,22 @@ def measured_hours(probe: Probe, section: PretrainSection, sources: int, process
     return Hours(section.tokens_per_batch / seconds, section.steps * seconds / HOUR, judging / HOUR)
 
 
-def assumed_hours(model: ModelSection, section: PretrainSection, sources: int, peak: float, mfu: float) -> Hours:
-    """Of the whole run, at a share of a card's peak.
+def assumed_hours(model: ModelSection, section: PretrainSection, sources: int, peak: float, cards: int = 1) -> Hours:
+    """Of the whole run, at the share of its peak that a card is assumed to reach.
 
     Args:
         model, section: the recipe's.
         sources: of text, each with held-out tokens.
-        peak: operations a second.
-        mfu: share of it, 0 to 1.
+        peak: of one card, in operations a second.
+        cards: taken to be as fast together as alone.
     """
     flops = count_flops(model, section.sequence_length)
-    speed = peak * mfu / flops.training
-    judging = judged_tokens(section, sources) * flops.forward / peak / mfu
-    return Hours(speed, section.steps * section.tokens_per_batch / speed / HOUR, judging / HOUR)
+    tokens = section.micro_batch_size * section.sequence_length
+    computing = tokens * flops.training / peak / assumed_mfu(model)
+    speed = cards * tokens / max(computing, LAUNCHES * model.num_hidden_layers)
+    steps = section.steps * section.tokens_per_batch / speed
+    judging = judged_tokens(section, sources) / speed * flops.forward / flops.training
+    return Hours(speed, steps / HOUR, judging / HOUR)
 
 
 def card_rows(work: Work, sources: int, per_hour: float | None) -> list[tuple[str, ...]]:
@@ -103,10 +106,10 @@ def card_rows(work: Work, sources: int, per_hour: float | None) -> list[tuple[st
     section = work.section
     assert isinstance(section, PretrainSection)
     sizes = choices(section, 1)
-    needs = {size: needed(work.split(size).memory("cuda").total, "cuda") for size in sizes}
+    needs = {size: needed(work.split(size).memory("cuda"), work.model, "cuda") for size in sizes}
     rows = []
     for card in CARDS:
-        hours = assumed_hours(work.model, section, sources, card.peak, assumed_mfu(work.model))
+        hours = assumed_hours(work.model, section, sources, card.peak)
         fitting = largest_micro_batch(sizes, needs.__getitem__, card.memory)
         row = (
             card.name,

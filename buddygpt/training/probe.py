@@ -42,6 +42,8 @@ MICRO_BATCHES = 3
 """Of a step of the probe, where the recipe's has as many."""
 DOCUMENT = 300
 """Mean tokens of a made-up document."""
+PROGRAM = "import buddygpt.stages.pretrain; from buddygpt.training.probe import main; main()"
+"""What the process runs: with all that a run has imported, so that it takes as much memory."""
 WINDOWS = 64
 """Different windows; they are read again and again."""
 
@@ -105,7 +107,7 @@ def probe(recipe: Recipe, micro_batch_size: int, accumulation: int, seconds: flo
     package = str(Path(buddygpt.__file__).parents[1])
     path = os.pathsep.join(p for p in (package, os.environ.get("PYTHONPATH")) if p)
     done = subprocess.run(
-        [sys.executable, "-m", "buddygpt.training.probe"],
+        [sys.executable, "-c", PROGRAM],
         input=json.dumps(asked), capture_output=True, text=True, encoding="utf-8", check=False,
         env=os.environ | {"PYTHONPATH": path},
     )  # fmt: skip
@@ -262,7 +264,3 @@ def main() -> None:
             raise
         found = None
     print(json.dumps(found))  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()

@@ -9,14 +9,22 @@ from pathlib import Path
 import psutil
 import torch
 
+from buddygpt.model.cost import Memory
+from buddygpt.recipe.model import ModelSection
 from buddygpt.training.setup import Device
 
 CONTEXT_BYTES = 600 * 2**20
 """What a GPU's own context takes beside the tensors: kernels, workspaces of the matrix library."""
 SLACK = 0.05
-"""Of what torch allocates, so much comes on top: its caching allocator's blocks are larger than what lies in them."""
-LIBRARY_BYTES = 560_000_000
-"""What a process on a CPU holds before a model is there: Python, torch and transformers, measured."""
+"""Of what torch allocates on a GPU, so much comes on top: its caching allocator's blocks are larger than what lies in
+them."""
+LIBRARY_BYTES = 680_000_000
+"""What a process that trains on a CPU holds without a model: Python and all libraries, their kernels' own buffers."""
+ENTRY_BYTES = 900
+"""Of main memory that a tokenizer takes for an entry."""
+HOLES = 0.4
+"""Of activations on a CPU, so much comes on top: the C library keeps blocks below 32 MB that are free, and the next
+step does not fit into all of them."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +66,17 @@ def _main_memory() -> Room:
     return Room(min(free, most - used + files), min(total, most))
 
 
-def needed(total: int, kind: str) -> int:
-    """Bytes of a device that training takes, from those of its tensors.
+def needed(memory: Memory, model: ModelSection, kind: str) -> int:
+    """Bytes of a device that training takes: tensors, and what lies beside them.
 
     Args:
-        total: of `Memory.total`.
+        memory: of the tensors.
+        model: geometry.
         kind: torch's name of the device's kind.
     """
-    return total + LIBRARY_BYTES if kind == "cpu" else int(total * (1 + SLACK)) + CONTEXT_BYTES
+    if kind != "cpu":
+        return int(memory.total * (1 + SLACK)) + CONTEXT_BYTES
+    return memory.total + LIBRARY_BYTES + ENTRY_BYTES * model.vocab_size + int(HOLES * memory.activations)
 
 
 def divisors(number: int) -> list[int]:

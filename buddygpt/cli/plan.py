@@ -9,6 +9,7 @@ import typer
 from buddygpt.cli import options
 from buddygpt.cli.render import Renderer
 from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.schema import Chapter
 
 ProbeOption = Annotated[
     bool, typer.Option("--probe", help="Train for about a minute on this device, to measure speed and memory.")
@@ -18,18 +19,24 @@ PriceOption = Annotated[
 ]
 
 
+StageOption = Annotated[
+    Chapter, typer.Option("--stage", help="Which chapter; of sft and dpo memory and disk alone are known beforehand.")
+]
+
+
 def plan(
     recipe: options.RecipeArgument,
     set_: options.SetOption = None,
     run: options.RunOption = None,
+    stage: StageOption = "pretrain",
     probe: ProbeOption = False,
     per_hour: PriceOption = None,
 ) -> None:
-    """Tell what pretraining takes: memory, time, disk, cost. Nothing is written."""
+    """Tell what training takes: memory, time, disk, cost. Nothing is written."""
     if per_hour is not None and not 0 < per_hour < float("inf"):
         raise BuddyError(f"--per-hour: {per_hour:g} is no price; write what one device costs an hour, e.g. 12")
     checked, where, cache = options.open_run(recipe, set_, run)
     with Renderer() as renderer:
-        from buddygpt.stages import plan as stage
+        from buddygpt.stages import plan as stages_plan
 
-        stage.run(checked, where, cache=cache, probed=probe, per_hour=per_hour, emit=renderer.emit)
+        stages_plan.run(checked, where, cache=cache, chapter=stage, probed=probe, per_hour=per_hour, emit=renderer.emit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from buddygpt.data.catalog import as_hub, find
 from buddygpt.data.paths import find_files
@@ -15,13 +16,17 @@ from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.geometry import count_parameters
 from buddygpt.recipe.lint import remarks
 from buddygpt.recipe.runs import Run, free_bytes
-from buddygpt.recipe.schema import Recipe
+from buddygpt.recipe.schema import Chapter, Recipe
+from buddygpt.recipe.tuning import TuningSection
 from buddygpt.training import checkpoints
 from buddygpt.training.cards import BODY_MFU, LAUNCHES, WIDE, assumed_mfu, find_card
 from buddygpt.training.facts import (
+    Rows,
     Work,
+    attention_rows,
     cache_row,
     checkpoint_bytes,
+    common_rows,
     model_rows,
     operation_rows,
     training_rows,
@@ -44,25 +49,47 @@ WIDE_IDS = 65_536
 
 
 def run(
-    recipe: Recipe, run: Run, *, cache: Path, emit: Emit, probed: bool = False, per_hour: float | None = None
+    recipe: Recipe,
+    run: Run,
+    *,
+    cache: Path,
+    emit: Emit,
+    chapter: Chapter = "pretrain",
+    probed: bool = False,
+    per_hour: float | None = None,
 ) -> None:
     """Tell sizes, operations, memory, time, cost, disk, device, kernels, data, and what the geometry costs.
 
+    Of tuning, whose steps are known once its rows are read, it tells all but time, cost and data.
+
     Args:
-        recipe: with `data` and `pretrain` sections.
+        recipe: with the chapter's section.
         run: the run directory that it would have.
         cache: where prepared shards lie.
         emit: who is told.
+        chapter: which.
         probed: measure speed and memory by a minute of training.
         per_hour: price of one device.
 
     Raises:
-        BuddyError: pretraining would stop for the same reason.
+        BuddyError: training would stop for the same reason.
     """
-    recipe.require("pretrain", "pretrain", "data")
-    assert recipe.pretrain is not None and recipe.data is not None
-    section = recipe.pretrain
-    device = find_device()
+    recipe.require("plan" if chapter == "pretrain" else f"plan --stage {chapter}", chapter)
+    if chapter == "pretrain":
+        recipe.require("plan", "data")
+        _pretraining(recipe, run, cache, emit, probed, per_hour)
+    elif probed or per_hour is not None:
+        raise BuddyError(
+            "--probe and --per-hour are of pretraining: the steps of tuning are known once it reads its rows"
+        )
+    else:
+        _tuning(recipe, run, chapter, emit)
+    emit(Note("nothing was written"))
+
+
+def _pretraining(recipe: Recipe, run: Run, cache: Path, emit: Emit, probed: bool, per_hour: float | None) -> None:
+    assert recipe.pretrain is not None
+    section, device = recipe.pretrain, find_device()
     check_precision(section, device)
     work = Work.of_pretraining(recipe, device)
     work.attention()
@@ -70,8 +97,7 @@ def run(
     shape = [*model_rows(recipe.model), *operation_rows(recipe.model, section.sequence_length), cache_row(recipe.model)]
     emit(Table(recipe.name, ("", ""), tuple(shape)))
     emit(Table("training", ("", ""), tuple(training_rows(work, accumulation))))
-    room = find_room(device)
-    fitting = _tell_memory(work, room, emit)
+    fitting = _tell_memory(work, find_room(device), emit)
     if probed:
         _tell_probe(recipe, work, fitting, per_hour, emit)
     else:
@@ -80,12 +106,30 @@ def run(
     _tell_data(recipe, run, cache, emit)
     for remark in remarks(recipe.model):
         emit(Caution(str(remark)))
-    emit(Note("nothing was written"))
+
+
+def _tuning(recipe: Recipe, run: Run, chapter: Literal["sft", "dpo"], emit: Emit) -> None:
+    device = find_device()
+    work = Work.of_tuning(recipe, chapter, device)
+    section = work.section
+    assert isinstance(section, TuningSection)
+    check_precision(section, device, chapter)
+    unit = "pairs" if chapter == "dpo" else "windows"
+    batch = f"{section.batch_size} {unit} of up to {work.length:,} tokens, {section.micro_batch_size} at once"
+    rows = [*operation_rows(work.model, work.length), *common_rows(work), ("batch", batch), *attention_rows(work)]
+    emit(Table(f"{recipe.name}, {chapter}", ("", ""), (*model_rows(work.model), *rows)))
+    _tell_memory(work, find_room(device), emit)
+    if section.model is not None:
+        emit(Caution(f"{chapter}.model: {section.model} is trained; the figures are of the recipe's own model"))
+    if section.lora is not None:
+        emit(Caution(f"{chapter}.lora: takes less, for few weights have gradients and moments"))
+    _tell_disk(work, run, [], emit)
 
 
 def _tell_memory(work: Work, room: Room | None, emit: Emit) -> int | None:
     """Memory with the recipe's micro-batch and with the largest that fits, which is returned."""
     own, kind = work.section.micro_batch_size, work.device.kind
+    unit = "pairs" if work.name == "dpo" else "windows"
     fitting = None if room is None else largest(work, _choices(work), room.free)
     sizes = [own] + ([fitting] if fitting not in (None, own) else [])
     heads = ("", *(f"micro-batch {size}" for size in sizes))
@@ -95,19 +139,19 @@ def _tell_memory(work: Work, room: Room | None, emit: Emit) -> int | None:
     has = f"the device has {spell_bytes(room.total)}, {spell_bytes(room.free)} of them free"
     need = needed(work.memory(), work.model, kind)
     if need <= room.free:
-        told = f"{has}: micro-batches of {own} windows fit"
+        told = f"{has}: micro-batches of {own} {unit} fit"
         if fitting != own:
             told += f"; of those that divide the batch {fitting} is the largest (--set {_setting(work, fitting)})"
         emit(Note(told))
     elif fitting:
-        emit(Caution(f"{has}: micro-batches of {own} windows do not fit; --set {_setting(work, fitting)} does"))
+        emit(Caution(f"{has}: micro-batches of {own} {unit} do not fit; --set {_setting(work, fitting)} does"))
     else:
-        emit(Caution(f"{has}: not even one window fits; try --set {work.name}.gradient_checkpointing=true"))
+        emit(Caution(f"{has}: not even one fits; try --set {work.name}.gradient_checkpointing=true"))
     return fitting
 
 
 def _choices(work: Work) -> list[int]:
-    return choices(work.section, work.device.processes)  # type: ignore[arg-type]
+    return choices(work, work.device.processes)
 
 
 def _setting(work: Work, size: int | None) -> str:
@@ -202,19 +246,24 @@ def _tell_data(recipe: Recipe, run: Run, cache: Path, emit: Emit) -> None:
     prepared = find_prepared(recipe, cache) if local else None  # a hub would have to be asked
     emit(Note(f"data: {f'prepared, {prepared.path}' if prepared else f'below {cache}'}"))
     width = 2 if recipe.model.vocab_size <= WIDE_IDS else 4
-    parameters, kept = count_parameters(recipe.model).total, section.keep_checkpoints
-    each = checkpoint_bytes(parameters)
+    files = ("token files", f"{spell_bytes(section.tokens * width)} where the text is as long as the budget")
+    _tell_disk(Work.of_pretraining(recipe, find_device()), run, [files], emit)
     saves = -(-section.steps // section.save_every)
+    every = f"one every {section.save_every:,} steps"
+    emit(Note(f"checkpoints: {saves:,}, {every}; evaluated every {section.eval_every:,} steps"))
+    emit(Note(f"run: {run.path}{_state(run)}"))
+
+
+def _tell_disk(work: Work, run: Run, files: Rows, emit: Emit) -> None:
+    parameters, kept = count_parameters(work.model).total, work.section.keep_checkpoints
+    each = checkpoint_bytes(parameters)
     rows = [
-        ("token files", f"{spell_bytes(section.tokens * width)} where the text is as long as the budget"),
+        *files,
         ("checkpoints", f"{spell_bytes((kept + 1) * each)}: {kept} that stay and a new one, {spell_bytes(each)} each"),
         ("model", spell_bytes(4 * parameters)),
         ("free there", spell_bytes(free_bytes(run.path))),
     ]
     emit(Table("disk", ("", ""), tuple(rows)))
-    every = f"one every {section.save_every:,} steps"
-    emit(Note(f"checkpoints: {saves:,}, {every}; evaluated every {section.eval_every:,} steps"))
-    emit(Note(f"run: {run.path}{_state(run)}"))
 
 
 def _source_rows(recipe: Recipe) -> list[tuple[str, str, str]]:

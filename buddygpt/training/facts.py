@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
@@ -12,6 +13,7 @@ from buddygpt.model.backends import Backend, Demand, kept_by
 from buddygpt.model.cost import COMPUTE_TYPES, Memory, cache_bytes, count_flops, training_memory
 from buddygpt.model.flash import AUTO, UnsupportedError, choose, survey
 from buddygpt.recipe.base import spell, spell_bytes
+from buddygpt.recipe.dpo import DPOSection
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.geometry import count_parameters, native_architecture
 from buddygpt.recipe.model import ModelSection, flatten
@@ -53,6 +55,13 @@ class Work:
         assert section is not None
         return cls("pretrain", recipe.model, section, section.sequence_length, section.isolate_documents, device)
 
+    @classmethod
+    def of_tuning(cls, recipe: Recipe, name: Literal["sft", "dpo"], device: Device) -> Work:
+        """As a recipe's `sft` or `dpo` says, on the recipe's own model."""
+        section = getattr(recipe, name)
+        length = section.sequence_length or recipe.model.max_position_embeddings
+        return cls(name, recipe.model, section, length, True, device)
+
     def demand(self) -> Demand:
         """What it asks of an attention backend."""
         with torch.device("meta"):
@@ -82,9 +91,12 @@ class Work:
             kind: torch's name of another kind of device, with the attention that is best there.
         """
         attention = "plain" if kind else kept_by(self.attention(), self.isolated)
+        section = self.section
+        if isinstance(section, DPOSection):  # a pair is two texts
+            section = section.model_copy(update={"micro_batch_size": 2 * section.micro_batch_size})
         return training_memory(
             self.model,
-            self.section,
+            section,
             self.length,
             kind or self.device.kind,
             self.trained,

@@ -9,6 +9,7 @@ from buddygpt.model.cost import count_flops
 from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.model import ModelSection
 from buddygpt.recipe.pretrain import PretrainSection
+from buddygpt.recipe.tuning import TuningSection
 from buddygpt.training.cards import CARDS, LAUNCHES, assumed_mfu
 from buddygpt.training.facts import Rows, Work
 from buddygpt.training.probe import Probe
@@ -17,9 +18,13 @@ from buddygpt.training.room import divisors, largest_micro_batch, needed
 HOUR = 3600
 
 
-def choices(section: PretrainSection, processes: int) -> list[int]:
+def choices(work: Work, processes: int) -> list[int]:
     """Micro-batches into which a batch divides, rising."""
-    return divisors(section.tokens_per_batch // section.sequence_length // processes)
+    section = work.section
+    if isinstance(section, PretrainSection):
+        return divisors(section.tokens_per_batch // section.sequence_length // processes)
+    assert isinstance(section, TuningSection)
+    return divisors(section.batch_size // processes)
 
 
 def largest(work: Work, sizes: Sequence[int], free: int) -> int | None:
@@ -105,7 +110,7 @@ def card_rows(work: Work, sources: int, per_hour: float | None) -> list[tuple[st
     """One card of each kind: name, peak, memory, largest micro-batch, tokens a second, time, cost."""
     section = work.section
     assert isinstance(section, PretrainSection)
-    sizes = choices(section, 1)
+    sizes = choices(work, 1)
     needs = {size: needed(work.split(size).memory("cuda"), work.model, "cuda") for size in sizes}
     rows = []
     for card in CARDS:

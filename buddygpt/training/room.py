@@ -13,6 +13,8 @@ from buddygpt.model.cost import Memory
 from buddygpt.recipe.model import ModelSection
 from buddygpt.training.setup import Device
 
+GROUP = Path("/sys/fs/cgroup")
+"""Where Linux tells a container what it may take."""
 CONTEXT_BYTES = 600 * 2**20
 """What a GPU's own context takes beside the tensors: kernels, workspaces of the matrix library."""
 SLACK = 0.05
@@ -52,13 +54,12 @@ def _main_memory() -> Room:
     """Of the machine, or of the container where that has less (cgroup v2)."""
     memory = psutil.virtual_memory()
     free, total = memory.available, memory.total
-    group = Path("/sys/fs/cgroup")
     try:
-        most = int((group / "memory.max").read_text("ascii"))
-        used = int((group / "memory.current").read_text("ascii"))
+        most = int((GROUP / "memory.max").read_text("ascii"))
+        used = int((GROUP / "memory.current").read_text("ascii"))
         files = next(
             int(line.split()[1])
-            for line in (group / "memory.stat").read_text("ascii").splitlines()
+            for line in (GROUP / "memory.stat").read_text("ascii").splitlines()
             if line.startswith("inactive_file ")
         )
     except (OSError, ValueError, StopIteration):  # no such group, or "max": no limit

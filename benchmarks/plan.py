@@ -172,7 +172,7 @@ def measure(side: str, kind: str, name: str, changes: list[str]) -> dict[str, An
     assert found is not None, "out of memory"
     return {
         "shape": f"{section.micro_batch_size} x {accumulation} x {section.sequence_length}",
-        "predicted": needed(memory, recipe.model, "cpu") if kind == "cpu" else memory.total,
+        "predicted": needed(memory, recipe.model, "cpu", section.precision) if kind == "cpu" else memory.total,
         "bytes": found.peak_bytes,
         "speed": section.tokens_per_batch / found.step_seconds(accumulation),
     }

@@ -137,7 +137,7 @@ def _tell_memory(work: Work, room: Room | None, emit: Emit) -> int | None:
     if room is None:
         return None
     has = f"the device has {spell_bytes(room.total)}, {spell_bytes(room.free)} of them free"
-    need = needed(work.memory(), work.model, kind)
+    need = needed(work.memory(), work.model, kind, work.section.precision)
     if need <= room.free:
         told = f"{has}: micro-batches of {own} {unit} fit"
         if fitting != own:
@@ -173,7 +173,7 @@ def _tell_probe(recipe: Recipe, work: Work, fitting: int | None, per_hour: float
     mfu = None if card is None else _mfu(recipe, hours.tokens_per_second, card.peak)
     size, memory = found.micro_batch_size, work.split(found.micro_batch_size).memory()
     accumulation = section.tokens_per_batch // section.sequence_length // size
-    predicted = needed(memory, work.model, "cpu") if device.kind == "cpu" else memory.total
+    predicted = needed(memory, work.model, "cpu", section.precision) if device.kind == "cpu" else memory.total
     taken = f"{spell_bytes(found.peak_bytes)}, {spell_bytes(predicted)} predicted"
     if found.reserved_bytes is not None:
         taken += f"; {spell_bytes(found.reserved_bytes)} taken from the device"

@@ -30,7 +30,9 @@ def choices(work: Work, processes: int) -> list[int]:
 def largest(work: Work, sizes: Sequence[int], free: int) -> int | None:
     """The largest of some micro-batches that fits into so many free bytes of the device."""
     kind = work.device.kind
-    return largest_micro_batch(sizes, lambda size: needed(work.split(size).memory(), work.model, kind), free)
+    return largest_micro_batch(
+        sizes, lambda size: needed(work.split(size).memory(), work.model, kind, work.section.precision), free
+    )
 
 
 def memory_columns(work: Work, sizes: Sequence[int]) -> list[tuple[str, ...]]:
@@ -44,7 +46,12 @@ def memory_columns(work: Work, sizes: Sequence[int]) -> list[tuple[str, ...]]:
     rows.append(("tensors, then", *(spell_bytes(memory.total) for memory in all_of_them)))
     kind = work.device.kind
     beside = "libraries and holes" if kind == "cpu" else "the device's own and slack"
-    rows.append((f"with {beside}", *(spell_bytes(needed(memory, work.model, kind)) for memory in all_of_them)))
+    rows.append(
+        (
+            f"with {beside}",
+            *(spell_bytes(needed(memory, work.model, kind, work.section.precision)) for memory in all_of_them),
+        )
+    )
     return rows
 
 

@@ -11,6 +11,7 @@ import typer
 import buddygpt
 from buddygpt.cli import chat, data, export, push, recipes, train
 from buddygpt.cli.eval import evaluate
+from buddygpt.cli.plan import plan
 from buddygpt.cli.report import report
 from buddygpt.recipe.errors import BuddyError, Stopped
 from buddygpt.training import launch
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
+app.command("plan")(plan)
 app.command("pretrain")(train.pretrain)
 app.command("sft")(train.sft)
 app.command("dpo")(train.dpo)

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from buddygpt.cli import options
+from buddygpt.cli.plan import plan
 from buddygpt.cli.render import Renderer
 from buddygpt.events import silent
 from buddygpt.recipe.runs import Run
@@ -32,16 +33,14 @@ def pretrain(
     run: options.RunOption = None,
     resume: ResumeOption = False,
     processes: ProcessesOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="As `buddy plan`: say what would happen; write nothing.")
+    ] = False,
 ) -> None:
     """Train a model from scratch on the recipe's text."""
     if not dry_run:
         return _train("pretrain", recipe, set_, run, resume, processes)
-    checked, where, cache = options.open_run(recipe, set_, run)
-    with Renderer() as renderer:
-        from buddygpt.stages import plan
-
-        plan.run(checked, where, cache=cache, emit=renderer.emit)
+    plan(recipe, set_, run)
 
 
 def sft(

@@ -214,6 +214,21 @@ class Eager(Backend):
         return scores.softmax(-1).to(v_BKSD.dtype) @ v_BKSD
 
 
+def kept_by(backend: Backend, isolated: bool) -> str:
+    """What a backend keeps for the backward pass, by the names of `buddygpt.model.cost.KEPT`.
+
+    Args:
+        isolated: packed documents do not see one another.
+    """
+    if isinstance(backend, Eager):
+        return "scores"
+    if isinstance(backend, ScaledDotProduct) and isolated:
+        return "gathered"
+    if isinstance(backend, VarlenAttention) and "enable_gqa" not in _varlen_options():
+        return "repeated"
+    return "plain"
+
+
 def _half_precision(demand: Demand) -> str | None:
     half = demand.dtype in (torch.bfloat16, torch.float16)
     return None if half else f"computes in bf16 or fp16, this is {str(demand.dtype).removeprefix('torch.')}"

@@ -13,7 +13,7 @@ import torch
 
 from buddygpt.model.attention.mla import takes_absorbed
 from buddygpt.model.configuration import BuddyGPTConfig
-from buddygpt.model.loss import BLOCK_COLUMNS, chunk_rows
+from buddygpt.model.loss import BLOCK_BYTES, BLOCK_COLUMNS, chunk_rows
 from buddygpt.recipe.geometry import (
     attention_matrices,
     cache_numbers,
@@ -112,29 +112,66 @@ def cache_bytes(model: ModelSection | BuddyGPTConfig, item: int = 2) -> int:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device while it trains, by part.
-
-    Temporary buffers of single operations and the allocator's slack come on top.
+    """Bytes on one device while it trains, by part. What a CPU's process holds without a model comes on top.
 
     Args:
         weights: fp32.
         gradients: fp32.
         optimizer: moments, fp32.
         activations: what one micro-batch keeps for its backward pass.
-        loss: what the chunked loss holds at its height. Its gradient of the head becomes the matrix's own gradient;
-            only where micro-batches are accumulated do both exist at once.
+        layer: of them, those of one layer.
+        loss: what the chunked loss holds at its height, the gradients of its two factors among it.
+        handed: of them, what it hands to the backward pass.
+        again: what checkpointing computes again of one layer.
+        fresh: gradients that a layer makes all at once, before any is added to those that are there.
+        backward: what the backward pass needs beside.
+        update: what the optimizer needs beside while it steps.
+        accumulated: gradients of earlier micro-batches are there while one is computed.
     """
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
+    layer: int
     loss: int
+    handed: int
+    again: int
+    fresh: int
+    backward: int
+    update: int
+    accumulated: bool
+
+    @property
+    def heights(self) -> dict[str, int]:
+        """What is held at each moment that may be the highest; weights and moments always are."""
+        held = self.weights + self.optimizer
+        before = self.gradients if self.accumulated else 0
+        computing = self.activations + before
+        beside = self.handed + self.fresh
+        return {
+            "in the loss": held + computing + self.loss,
+            "as the backward pass begins": held + computing + beside + self.again + self.backward,
+            "as the backward pass ends": held + self.gradients + (beside if before else 0) + self.layer + self.backward,
+            "in the optimizer's step": held + self.gradients + self.update,
+        }
 
     @property
     def total(self) -> int:
-        """All of it: an upper bound, for not all parts are at their height at once."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.loss
+        """The highest of `heights`: what torch counts as allocated at most."""
+        return max(self.heights.values())
+
+    @property
+    def moment(self) -> str:
+        """When that is."""
+        return max(self.heights, key=self.heights.__getitem__)
+
+
+KEPT = ("plain", "gathered", "repeated", "scores")
+"""What an attention backend keeps beside queries, keys, values and its result: nothing; copies of all, document by
+document, filled up to nearly equal lengths; keys and values again for each query head; every weight of the softmax."""
+FILLED = 1.1
+"""Tokens of gathered documents over real ones: lengths are rounded up in steps of an eighth to a quarter."""
 
 
 def training_memory(
@@ -143,6 +180,9 @@ def training_memory(
     length: int,
     device: str = "cuda",
     trained: int | None = None,
+    *,
+    accumulated: bool = True,
+    attention: str = "plain",
 ) -> Memory:
     """Bytes that training as `section` says takes on one device.
 
@@ -152,36 +192,69 @@ def training_memory(
         length: tokens of a window.
         device: torch's name of its kind.
         trained: parameters that learn; all of them where left out.
+        accumulated: a step has several micro-batches.
+        attention: one of `KEPT`.
     """
     model = as_section(model)
     parameters = count_parameters(model)
     rows, precision = section.micro_batch_size * length, section.precision
-    checkpointing = section.gradient_checkpointing
+    checkpointing, muon = section.gradient_checkpointing, section.optimizer.kind == "muon"
     # AdamW has two moments; Muon has one, of the hidden matrices.
-    moments = 2 * parameters.total - (parameters.matrices if section.optimizer.kind == "muon" else 0)
+    moments = 2 * parameters.total - (parameters.matrices if muon else 0)
     if trained is not None:
-        moments = trained if section.optimizer.kind == "muon" else 2 * trained
+        moments = trained if muon else 2 * trained
+    kept = activation_bytes(model, rows, precision, checkpointing, device, length, attention)
+    again = kept.pop("one layer", 0)
+    layer = _layer_bytes(model, rows, length, precision, device, attention)
+    # Where layers are computed again nobody keeps their matrices in the compute type but autocast, until the loss is.
+    cast = model.num_hidden_layers * layer["weights in the compute type"] if checkpointing else 0
+    loss = loss_bytes(model, rows, precision, device, learns=trained is None)
+    matrices = [*attention_matrices(model).values(), *mlp_matrices(model).values()]
+    experts = sum(FP32 * m.size * m.copies for m in matrices if m.copies > 1) if trained is None else 0
     return Memory(
         weights=FP32 * parameters.total,
         gradients=FP32 * (parameters.total if trained is None else trained),
         optimizer=FP32 * moments,
-        activations=sum(activation_bytes(model, rows, precision, checkpointing, device).values()),
-        loss=sum(loss_bytes(model, rows, precision, device).values()),
+        activations=sum(kept.values()),
+        layer=sum(layer.values()),
+        loss=sum(loss.values()) + cast,
+        handed=loss["gradient of the head"] + loss["gradient of the hidden states"],
+        again=again,
+        fresh=experts,
+        backward=3 * FP32 * rows * model.hidden_size,  # a norm's: the stream's gradient, its product, its share
+        # Muon: a matrix's step in fp32, its orthogonal form and two of its products in bf16.
+        update=max(10 * m.size for m in matrices) if muon else 0,
+        accumulated=accumulated,
     )
 
 
-def loss_bytes(model: ModelSection, rows: int, precision: str = "bf16", device: str = "cuda") -> dict[str, int]:
-    """Bytes that model/loss.py holds for `rows` judged tokens at its height, by part."""
-    compute, cpu = COMPUTE_TYPES[precision], device == "cpu"
-    size, table = compute.itemsize, model.vocab_size * model.hidden_size
-    share = min(BLOCK_COLUMNS, model.vocab_size) * model.hidden_size if cpu else table
-    chunk = chunk_rows(rows, model.vocab_size, compute, torch.device(device)) * model.vocab_size
+def loss_bytes(
+    model: ModelSection, rows: int, precision: str = "bf16", device: str = "cuda", learns: bool = True
+) -> dict[str, int]:
+    """Bytes that model/loss.py holds for `rows` judged tokens at its height, by part.
+
+    Args:
+        learns: the head has a gradient.
+    """
+    compute, cpu, width = COMPUTE_TYPES[precision], device == "cpu", model.hidden_size
+    size, table = compute.itemsize, model.vocab_size * width
+    chunk = chunk_rows(rows, model.vocab_size, compute, torch.device(device))
+    share = min(BLOCK_COLUMNS, model.vocab_size) * width if cpu else table
+    # torch makes an fp32 copy, then log-probabilities beside it; on a CPU those of the block before are there still.
+    block = min(chunk, max(1, BLOCK_BYTES // (FP32 * model.vocab_size))) if cpu else chunk
+    copies = 2 if precision == "bf16" else 1
+    softmax = max(copies * block, block + copies * min(block, chunk - block))
     return {
-        "logits of a chunk": chunk * (size + (0 if cpu else FP32)),
+        "logits of a chunk": size * chunk * model.vocab_size,
         "head in the compute type": 0 if precision == "fp32" else table * size,
-        "gradient of the head": FP32 * table,
-        "a chunk's share of it": size * share,
-        "gradient of the hidden states": size * rows * model.hidden_size,
+        "gradient of the head": FP32 * table if learns else 0,
+        "hidden states": size * rows * width,
+        "gradient of the hidden states": size * rows * width,
+        "one after the other": max(
+            FP32 * softmax * model.vocab_size,
+            size * share * (2 if share < table else 1) if learns else 0,  # a chunk's share of the head's gradient
+            chunk * width * (size + 3 * FP32),  # logits of the targets
+        ),
     }
 
 
@@ -191,13 +264,24 @@ def activation_bytes(
     precision: str = "bf16",
     checkpointing: bool | Literal["selective"] = False,
     device: str = "cuda",
+    length: int = 1024,
+    attention: str = "plain",
 ) -> dict[str, int]:
-    """Bytes that autograd keeps of one micro-batch of `rows` tokens until its backward pass, by part.
+    """Bytes that autograd keeps of one micro-batch until its backward pass, by part.
 
     With checkpointing the layers keep their inputs alone, selective the results of matrix products and attention too
     (`model/recompute.py`); one layer at a time is whole again.
+
+    Args:
+        model: geometry.
+        rows: tokens.
+        precision: the compute type.
+        checkpointing: as in a recipe.
+        device: torch's name of its kind.
+        length: tokens of a window.
+        attention: one of `KEPT`.
     """
-    layer = _layer_bytes(model, rows, precision, device)
+    layer = _layer_bytes(model, rows, length, precision, device, attention)
     width, layers = model.hidden_size, model.num_hidden_layers
     rotary = model.attention.qk_rope_head_dim if isinstance(model.attention, MLA) else head_widths(model)[0]
     ends = {
@@ -215,7 +299,9 @@ def activation_bytes(
     return {part: layers * count for part, count in layer.items()} | ends
 
 
-def _layer_bytes(model: ModelSection, rows: int, precision: str, device: str) -> dict[str, int]:
+def _layer_bytes(
+    model: ModelSection, rows: int, length: int, precision: str, device: str, attention: str
+) -> dict[str, int]:
     """What one layer keeps, by part."""
     size, grouped = COMPUTE_TYPES[precision].itemsize, _is_grouped(model, precision, device)
     matrices = attention_matrices(model) | {
@@ -226,7 +312,8 @@ def _layer_bytes(model: ModelSection, rows: int, precision: str, device: str) ->
     copies = 0 if precision == "fp32" else size * sum(m.size * m.copies for m in matrices.values())
     return {
         "norms": rows * 2 * _norm_bytes(model.hidden_size),
-        "attention": rows * _attention_bytes(model, size),
+        "attention": rows * _attention_bytes(model, size, device == "cpu"),
+        "documents": int(rows * _beside_attention(model, size, length, attention)),
         "feed-forward": rows * _mlp_bytes(model, size, grouped),
         "weights in the compute type": copies,
     }
@@ -245,17 +332,37 @@ def _norm_bytes(width: int, size: int = FP32) -> int:
     return size * width + FP32
 
 
-def _attention_bytes(model: ModelSection, size: int) -> int:
+def _beside_attention(model: ModelSection, size: int, length: int, attention: str) -> float:
+    """What a backend keeps of one token beside queries, keys, values and its result."""
+    heads, (key, value) = model.attention.num_attention_heads, _score_widths(model)
+    wide = max(key, value)
+    if isinstance(model.attention, GQA):
+        shared = model.attention.num_key_value_heads
+    else:
+        shared = 1 if _is_absorbed(model) else heads
+    if attention == "scores":
+        return heads * length * (FP32 + size)
+    if attention == "repeated":
+        return 2 * size * wide * heads if shared < heads else 0
+    if attention == "plain":
+        return 0
+    # The copies take the place of queries, keys and values. The result is put together from them; four indices tell
+    # where rows come from and go.
+    return size * (FILLED * 2 * wide * (heads + shared) - heads * key - shared * (key + value)) + 4 * INDEX
+
+
+def _attention_bytes(model: ModelSection, size: int, cpu: bool) -> int:
     """One token's inputs of the projections, queries, keys, values, output and the softmax's log-sum."""
     attention, (key, value) = model.attention, head_widths(model)
+    item = size if cpu else FP32  # what the small norms keep of their input
     heads, entry = attention.num_attention_heads, size * model.hidden_size
     if isinstance(attention, GQA):
         shared = attention.num_key_value_heads
-        norms = _norm_bytes(key, size) * (heads + shared) if attention.qk_norm else 0
+        norms = _norm_bytes(key, item) * (heads + shared) if attention.qk_norm else 0
         return entry + norms + 2 * size * key * (heads + shared) + FP32 * heads
     latent = attention.kv_lora_rank + attention.qk_rope_head_dim
     ranks = (attention.q_lora_rank, attention.kv_lora_rank)
-    entry += sum(_norm_bytes(rank, size) for rank in ranks) + size * (attention.q_lora_rank + latent) + FP32 * heads
+    entry += sum(_norm_bytes(rank, item) for rank in ranks) + size * (attention.q_lora_rank + latent) + FP32 * heads
     if _is_absorbed(model):  # the plain part of the query, the query as spelt, the result before it is spelt
         return entry + size * heads * (attention.qk_nope_head_dim + 2 * latent + value)
     # The fused kernels take one width: the narrower side is filled up. What o_proj reads is a copy, head beside head.

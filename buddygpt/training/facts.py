@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
 from buddygpt.model import BuddyGPTConfig
 from buddygpt.model.attention import ATTENTION
-from buddygpt.model.backends import Backend, Demand
-from buddygpt.model.cost import COMPUTE_TYPES, cache_bytes, count_flops, training_memory
+from buddygpt.model.backends import Backend, Demand, kept_by
+from buddygpt.model.cost import COMPUTE_TYPES, Memory, cache_bytes, count_flops, training_memory
 from buddygpt.model.flash import AUTO, UnsupportedError, choose, survey
 from buddygpt.recipe.base import spell, spell_bytes
+from buddygpt.recipe.dpo import DPOSection
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.geometry import count_parameters, native_architecture
 from buddygpt.recipe.model import ModelSection, flatten
@@ -53,6 +55,13 @@ class Work:
         assert section is not None
         return cls("pretrain", recipe.model, section, section.sequence_length, section.isolate_documents, device)
 
+    @classmethod
+    def of_tuning(cls, recipe: Recipe, name: Literal["sft", "dpo"], device: Device) -> Work:
+        """As a recipe's `sft` or `dpo` says, on the recipe's own model."""
+        section = getattr(recipe, name)
+        length = section.sequence_length or recipe.model.max_position_embeddings
+        return cls(name, recipe.model, section, length, True, device)
+
     def demand(self) -> Demand:
         """What it asks of an attention backend."""
         with torch.device("meta"):
@@ -61,6 +70,39 @@ class Work:
         kind = "runs" if self.isolated else "plain"
         dtype = COMPUTE_TYPES[self.section.precision]
         return Demand(self.device.kind, dtype, key_width, value_width, kind, gradient=True)
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether a step has several micro-batches."""
+        at_once = self.section.micro_batch_size * self.device.processes
+        if isinstance(self.section, PretrainSection):
+            return self.section.tokens_per_batch > at_once * self.section.sequence_length
+        assert isinstance(self.section, TuningSection)
+        return self.section.batch_size > at_once
+
+    def split(self, micro_batch_size: int) -> Work:
+        """The same with another micro-batch."""
+        return replace(self, section=self.section.model_copy(update={"micro_batch_size": micro_batch_size}))
+
+    def memory(self, kind: str | None = None) -> Memory:
+        """What training takes on each device.
+
+        Args:
+            kind: torch's name of another kind of device, with the attention that is best there.
+        """
+        attention = "plain" if kind else kept_by(self.attention(), self.isolated)
+        section = self.section
+        if isinstance(section, DPOSection):  # a pair is two texts
+            section = section.model_copy(update={"micro_batch_size": 2 * section.micro_batch_size})
+        return training_memory(
+            self.model,
+            section,
+            self.length,
+            kind or self.device.kind,
+            self.trained,
+            accumulated=self.accumulates,
+            attention=attention,
+        )
 
     def attention(self) -> Backend:
         """What computes attention.
@@ -103,8 +145,7 @@ def attention_rows(work: Work) -> Rows:
 
 def memory_rows(work: Work, unit: str = "windows") -> Rows:
     """Bytes on each device by part, and of the cache when the model is used."""
-    section, again = work.section, work.section.gradient_checkpointing
-    memory = training_memory(work.model, section, work.length, work.device.kind, work.trained)
+    section, again, memory = work.section, work.section.gradient_checkpointing, work.memory()
     saved = {False: "", True: ", layers recomputed", "selective": ", what is cheap recomputed"}
     return [
         ("weights", spell_bytes(memory.weights)),
@@ -112,8 +153,24 @@ def memory_rows(work: Work, unit: str = "windows") -> Rows:
         ("optimizer", spell_bytes(memory.optimizer)),
         ("activations", f"{spell_bytes(memory.activations)} for {section.micro_batch_size} {unit}{saved[again]}"),
         ("loss", spell_bytes(memory.loss)),
-        ("together", f"about {spell_bytes(memory.total)} on each device"),
-        ("cache", f"{spell_bytes(cache_bytes(work.model))} a token in bf16"),
+        ("together", f"about {spell_bytes(memory.total)} on each device, {memory.moment}"),
+        cache_row(work.model),
+    ]
+
+
+def cache_row(model: ModelSection) -> tuple[str, str]:
+    """Bytes of the cache when the model is used."""
+    return "cache", f"{spell_bytes(cache_bytes(model))} a token in bf16"
+
+
+def operation_rows(model: ModelSection, length: int) -> Rows:
+    """Floating-point operations of one token, by part."""
+    flops = count_flops(model, length)
+    parts = {"layers": flops.layers, "scores": flops.scores, "head": flops.head}
+    shares = ", ".join(f"{name} {part / flops.forward:.0%}" for name, part in parts.items())
+    return [
+        ("operations a token", f"{flops.forward / 1e9:.3g} GFLOP read, {flops.training / 1e9:.3g} GFLOP trained on"),
+        ("of which", shares),
     ]
 
 

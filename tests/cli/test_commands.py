@@ -72,6 +72,26 @@ def test_a_dry_run_tells_and_writes_nothing(buddy, tmp_path, name):
     assert "native architecture" in outcome.out and "about" in outcome.out and "a token in bf16" in outcome.out
     assert "! model.vocab_size: 151,669 is no multiple of 8" in outcome.out
     assert "nothing was written" in outcome.out
+    assert buddy("plan", name).out.splitlines()[:30] == outcome.out.splitlines()[:30]  # one and the same
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("tiny", "--per-hour", "-1"), "--per-hour: -1 is no price"),
+        (("tiny", "--per-hour", "0"), "--per-hour: 0 is no price"),
+        (("tiny", "--per-hour", "nan"), "--per-hour: nan is no price"),
+        (("tinny",), "did you mean 'tiny'"),
+        (("tiny", "--set", "pretrain.tokens_per_batch=5000"), "is not a multiple of"),
+        (("tiny", "--set", "pretrain.schedule.warmup=1.5"), "must be less than or equal to 1, not 1.5"),
+        (("0.3b", "--stage", "dpo", "--per-hour", "3"), "are of pretraining"),
+        (("tiny", "--set", "pretrain.precision=fp16"), "fp16 needs a GPU"),
+    ],
+)
+def test_a_plan_of_something_impossible_is_refused_in_a_line(buddy, tmp_path, arguments, told):
+    outcome = buddy("plan", *arguments)
+    assert outcome.code == 2 and told in outcome.err and "Traceback" not in outcome.err, outcome.err
     assert list(tmp_path.iterdir()) == []
 
 

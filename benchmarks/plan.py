@@ -1,0 +1,220 @@
+"""`buddy plan` beside what a run then shows: memory as predicted and as probed, speed as probed.
+
+For each recipe, in processes of their own: prediction and probe, then `buddy pretrain` on the built-in text. On
+a GPU the recipes are as they are, but for a batch of few micro-batches, and the run ends before it saves; on a CPU they
+are cut to few layers and short windows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.table import table
+
+STEPS, WARM = {"cuda": 12, "cpu": 12}, 3
+"""Steps of a real run, and those of them that do not count for its speed."""
+SECONDS = {"cuda": 4.0, "cpu": 20.0}
+"""Of training in a probe."""
+TEXT = ("data.sources=[{kind: demo, characters: 400k}]", "data.near_duplicates=null", "data.clean=null",
+        "data.validation=0.05", "pretrain.eval_tokens=1000", "pretrain.prompts=[]")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row.
+
+    Args:
+        recipe: a shipped one.
+        micro: windows of a micro-batch; the recipe's where 0.
+        accumulation: micro-batches of a step; the recipe's where 0.
+        changes: overrides.
+    """
+
+    recipe: str
+    micro: int = 0
+    accumulation: int = 0
+    changes: tuple[str, ...] = ()
+
+
+def _cut(layers: int, length: int = 512) -> tuple[str, ...]:
+    return f"model.num_hidden_layers={layers}", f"pretrain.sequence_length={length}"
+
+
+CASES = {
+    "cpu": (
+        Case("tiny"),
+        Case("tiny", 4, 4),
+        Case("0.1b", 2, 2, _cut(8)),
+        Case("0.1b", 4, 1, _cut(2, 256)),
+        Case("0.1b-32k", 4, 2, _cut(8)),
+        Case("0.3b-mla", 2, 2, (*_cut(2), "model.vocab_size=151669")),
+        Case("0.7b-moe", 2, 2, _cut(2)),
+    ),
+    "cuda": (
+        Case("tiny"),
+        Case("0.1b", 0, 3),
+        Case("0.1b-32k", 64, 1),
+        Case("0.3b", 0, 3),
+        Case("0.3b-mla", 0, 3),
+        Case("0.7b-moe", 0, 3),
+    ),
+}
+
+
+def run() -> str:
+    """One table of the cases of this device."""
+    import torch
+
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for case in CASES[kind]:
+            found = {side: _in_a_process(side, kind, case, folder) for side in ("told", "real")}
+            rows.append(_row(case, found))
+            print(f"| {' | '.join(rows[-1])} |", file=sys.stderr, flush=True)
+    head = (
+        "recipe",
+        "micro-batch x accumulation x length",
+        "run: GB",
+        "predicted",
+        "probed",
+        "run: tokens/s",
+        "probed",
+    )
+    what = (
+        f"{STEPS[kind]} steps of `buddy pretrain`, the first {WARM} left out of its speed, which is that of its median "
+        f"step; probes of {SECONDS[kind]:g} s. "
+    )
+    what += (
+        "Memory is `max_memory_allocated`. "
+        if kind == "cuda"
+        else "Memory is the peak of the whole process, data, saving and report included. "
+    )
+    return what + f"Ratios are to the run.\n\n{_device(kind)}\n\n" + table(head, rows)
+
+
+def _device(kind: str) -> str:
+    import torch
+
+    return f"{torch.cuda.get_device_name()}." if kind == "cuda" else f"{os.cpu_count()} cores."
+
+
+def _row(case: Case, found: dict[str, dict[str, Any]]) -> tuple[str, ...]:
+    told, real = found["told"], found["real"]
+    layers = [c.rpartition("=")[2] for c in case.changes if "num_hidden_layers" in c]
+    return (
+        case.recipe + (f", {layers[0]} layers" if layers else ""),
+        told["shape"],
+        f"{real['bytes'] / 1e9:.2f}",
+        f"{told['predicted'] / real['bytes']:.3f} x",
+        f"{told['bytes'] / real['bytes']:.3f} x",
+        f"{real['speed']:,.0f}",
+        f"{told['speed'] / real['speed']:.3f} x",
+    )
+
+
+def _in_a_process(side: str, kind: str, case: Case, folder: str) -> dict[str, Any]:
+    root = str(Path(__file__).parents[1])
+    changes = [*TEXT, *case.changes, *_batch(case, kind)]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.plan", side, kind, case.recipe, *changes], cwd=folder, text=True,
+        capture_output=True, check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))},
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"{side} {case}: {done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _batch(case: Case, kind: str) -> list[str]:
+    """The batch as the case has it, and as many tokens as its steps take."""
+    recipe = _recipe(case.recipe, [*TEXT, *case.changes])
+    section = recipe.pretrain
+    micro = case.micro or section.micro_batch_size
+    at_once = micro * section.sequence_length
+    batch = at_once * case.accumulation if case.accumulation else section.tokens_per_batch
+    tokens = batch * STEPS[kind]
+    sizes = {"micro_batch_size": micro, "tokens_per_batch": batch, "tokens": tokens, "save_every": 10_000}
+    return [f"pretrain.{key}={value}" for key, value in (sizes | {"eval_every": 10_000}).items()]
+
+
+def _recipe(name: str, changes: list[str]) -> Any:
+    from buddygpt.recipe.loader import load_recipe
+    from buddygpt.recipe.shipped import find_recipe
+
+    return load_recipe(find_recipe(name), changes)
+
+
+def measure(side: str, kind: str, name: str, changes: list[str]) -> dict[str, Any]:
+    """One side of one row."""
+    if side == "real":
+        return _real(kind, name, changes)
+    from buddygpt.training.facts import Work
+    from buddygpt.training.probe import probe
+    from buddygpt.training.room import needed
+    from buddygpt.training.setup import accumulation_steps, find_device
+
+    recipe = _recipe(name, changes)
+    section, device = recipe.pretrain, find_device()
+    accumulation = accumulation_steps(section, 1)
+    memory = Work.of_pretraining(recipe, device).memory()
+    found = probe(recipe, section.micro_batch_size, accumulation, SECONDS[kind])
+    assert found is not None, "out of memory"
+    return {
+        "shape": f"{section.micro_batch_size} x {accumulation} x {section.sequence_length}",
+        "predicted": needed(memory, recipe.model, "cpu", section.precision) if kind == "cpu" else memory.total,
+        "bytes": found.peak_bytes,
+        "speed": section.tokens_per_batch / found.step_seconds(accumulation),
+    }
+
+
+def _real(kind: str, name: str, changes: list[str]) -> dict[str, Any]:
+    """`buddy pretrain` in this process."""
+    from buddygpt.cli.app import main
+
+    run = Path("runs", f"{time.time_ns()}")
+    rows = run / "pretrain" / "metrics.jsonl"
+    if kind == "cuda":
+        threading.Thread(target=_end_early, args=(rows,), daemon=True).start()
+    sys.argv = ["buddy", "pretrain", name, "--run", str(run), *(p for change in changes for p in ("--set", change))]
+    try:
+        main()
+    except SystemExit as stop:
+        assert not stop.code, stop.code
+    done = json.loads((run / "pretrain" / "done.json").read_text("utf-8"))
+    return {"bytes": done["made_on"]["peak_bytes"], "speed": _speed(rows)}
+
+
+def _end_early(rows: Path) -> None:
+    """Tell and end once the last step is written, before gigabytes are saved that nobody wants."""
+    import torch
+
+    while len(_steps(rows)) < STEPS["cuda"]:
+        time.sleep(0.02)
+    print(json.dumps({"bytes": torch.cuda.max_memory_allocated(), "speed": _speed(rows)}), flush=True)
+    os._exit(0)
+
+
+def _steps(rows: Path) -> list[dict[str, Any]]:
+    if not rows.is_file():
+        return []
+    lines = rows.read_text("utf-8").split("\n")[:-1]
+    return [row for row in map(json.loads, lines) if "loss" in row]
+
+
+def _speed(rows: Path) -> float:
+    return median(row["tokens_per_second"] for row in _steps(rows)[WARM:])
+
+
+if __name__ == "__main__":
+    print("\n" + json.dumps(measure(*sys.argv[1:4], sys.argv[4:])))  # type: ignore[call-arg]

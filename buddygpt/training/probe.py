@@ -1,0 +1,266 @@
+"""A short piece of real training on the user's own device, with random tokens: how fast it is and what it takes.
+
+It runs in a process of its own, whose memory nobody else has used, and which may run out of memory alone. The trainer
+is the real one, with windows, optimizer, precision and kernels as the recipe says; only accumulation is shortened: a
+step has a first micro-batch, others that add to its gradients, and an end, each timed by itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from transformers import TrainerCallback
+
+import buddygpt
+from buddygpt.data.windows import Mixture, StreamWindows, TokenStream, Window
+from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
+from buddygpt.recipe.errors import BrokenOff
+from buddygpt.recipe.pretrain import PretrainSection
+from buddygpt.recipe.schema import Recipe
+from buddygpt.training.pace import Pace
+from buddygpt.training.setup import find_device
+
+SECONDS = 40.0
+"""After so long no further step begins."""
+MOST_STEPS = 50
+"""Steps that are run at most; the first one warms up."""
+MICRO_BATCHES = 3
+"""Of a step of the probe, where the recipe's has as many."""
+DOCUMENT = 300
+"""Mean tokens of a made-up document."""
+PROGRAM = "import buddygpt.stages.pretrain; from buddygpt.training.probe import main; main()"
+"""What the process runs: with all that a run has imported, so that it takes as much memory."""
+WINDOWS = 64
+"""Different windows; they are read again and again."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was measured.
+
+    Args:
+        micro_batch_size: windows of a micro-batch.
+        fetch: seconds to read one micro-batch.
+        first: forward and backward of a step's first micro-batch, in seconds.
+        further: of one that adds to the gradients.
+        end: clipping, optimizer, log: what a step takes beside its micro-batches.
+        warm_up: what the first step of all took longer.
+        judging: forward pass of a micro-batch without gradients.
+        steps: that were measured.
+        peak_bytes: most memory: of a GPU what torch has allocated, else of the whole process.
+        reserved_bytes: of a GPU, what torch has taken from the driver.
+        base_bytes: of a CPU's process, before the model was there.
+    """
+
+    micro_batch_size: int
+    fetch: float
+    first: float
+    further: float
+    end: float
+    warm_up: float
+    judging: float
+    steps: int
+    peak_bytes: int
+    reserved_bytes: int | None
+    base_bytes: int | None
+
+    def step_seconds(self, accumulation: int) -> float:
+        """One optimizer step of so many micro-batches."""
+        return self.first + (accumulation - 1) * self.further + accumulation * self.fetch + self.end
+
+
+def probe(recipe: Recipe, micro_batch_size: int, accumulation: int, seconds: float = SECONDS) -> Probe | None:
+    """Train for a moment; nothing is left of it.
+
+    Args:
+        recipe: with a `pretrain` section.
+        micro_batch_size: in place of the recipe's.
+        accumulation: micro-batches of a step.
+        seconds: about how long.
+
+    Returns:
+        None where memory did not suffice.
+
+    Raises:
+        BrokenOff: it failed in another way.
+    """
+    asked = {
+        "recipe": recipe.as_dict("schema", "name", "model", "tokenizer", "pretrain"),
+        "micro_batch_size": micro_batch_size,
+        "accumulation": min(accumulation, MICRO_BATCHES),
+        "seconds": seconds,
+    }
+    package = str(Path(buddygpt.__file__).parents[1])
+    path = os.pathsep.join(p for p in (package, os.environ.get("PYTHONPATH")) if p)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        input=json.dumps(asked), capture_output=True, text=True, encoding="utf-8", check=False,
+        env=os.environ | {"PYTHONPATH": path},
+    )  # fmt: skip
+    if done.returncode == 0:
+        found = json.loads(done.stdout.splitlines()[-1])
+        return Probe(**found) if found else None
+    if done.returncode == -9:  # the kernel's own way to say that memory is out
+        return None
+    last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    raise BrokenOff(f"the probe failed: {last}")
+
+
+def measure(recipe: Recipe, micro_batch_size: int, accumulation: int, seconds: float) -> Probe:
+    """What `probe` runs in its process."""
+    from buddygpt.training.trainer import PretrainTrainer
+
+    device = find_device()
+    base = resident_bytes() if device.kind == "cpu" else None
+    assert recipe.pretrain is not None
+    tokens = micro_batch_size * recipe.pretrain.sequence_length * accumulation
+    section = recipe.pretrain.model_copy(update={"micro_batch_size": micro_batch_size, "tokens_per_batch": tokens})
+    torch.manual_seed(section.seed)
+    config = BuddyGPTConfig.from_recipe(recipe, bos_token_id=None, attn_implementation=section.attn_implementation)
+    model, windows, clock = BuddyGPTForCausalLM(config), _windows(recipe, section), Clock(device.kind, seconds)
+    pace = Pace(MOST_STEPS, accumulation, MOST_STEPS, MOST_STEPS, lambda done: done * tokens)
+    with tempfile.TemporaryDirectory() as folder:  # the trainer makes one; nothing is put there
+        trainer = PretrainTrainer(model, None, section, windows, [], Path(folder), [clock], pace)  # type: ignore[arg-type]
+        trainer.train()
+        judging = _judge(trainer, micro_batch_size)
+    peak, reserved = resident_bytes("VmHWM"), None
+    if device.kind not in ("cpu", "mps"):
+        memory: Any = torch.get_device_module(device.kind)
+        peak, reserved = int(memory.max_memory_allocated()), int(memory.max_memory_reserved())
+    return Probe(micro_batch_size, *clock.figures(), judging, clock.measured, peak, reserved, base)
+
+
+def _windows(recipe: Recipe, section: PretrainSection) -> Mixture[Window]:
+    """Windows of random tokens in documents of random lengths, as many as the probe may take."""
+    rng, length = np.random.default_rng(section.seed), WINDOWS * section.sequence_length
+    ends = np.cumsum(rng.geometric(1 / DOCUMENT, size=2 + 2 * length // DOCUMENT))
+    tokens = rng.integers(0, recipe.model.vocab_size, length, dtype=np.uint32)
+    shard = MadeUp(tokens, np.append(ends[ends < length], length))
+    stream = StreamWindows(TokenStream("probe", [shard], 0), section.sequence_length)
+    return Mixture([stream], [1.0], MOST_STEPS * section.tokens_per_batch // section.sequence_length, section.seed)
+
+
+@dataclass(frozen=True)
+class MadeUp:
+    """What a shard offers, of nothing."""
+
+    tokens: NDArray[np.integer]
+    document_ends: NDArray[np.integer]
+
+
+class Clock(TrainerCallback):
+    """Takes the times of a step's parts, and ends training in time.
+
+    A row has the end of the step before, the begin, the end of each micro-batch, the end.
+
+    Args:
+        kind: torch's name of the device's kind, which is waited for at each mark.
+        seconds: after so long no further step begins.
+    """
+
+    def __init__(self, kind: str, seconds: float):
+        self.kind, self.seconds = kind, seconds
+        self.began = self.last = 0.0
+        self.rows: list[list[float]] = []
+
+    def _now(self) -> float:
+        if self.kind != "cpu":
+            torch.get_device_module(self.kind).synchronize()
+        return time.perf_counter()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin."""
+        self.began = self.last = self._now()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The step's windows are there."""
+        self.rows.append([self.last, self._now()])
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A micro-batch has been passed."""
+        self.rows[-1].append(self._now())
+
+    on_pre_optimizer_step = on_substep_end  # the last one; gradients are clipped already
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Nothing is saved, nothing judged."""
+        control.should_save = control.should_evaluate = False
+        return control
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """The step's loss has been read."""
+        if len(self.rows) == state.global_step and len(self.rows[-1]) == 2 + args.gradient_accumulation_steps:
+            self.last = self._now()
+            self.rows[-1].append(self.last)
+            spent = self.last - self.began
+            if len(self.rows) > 1 and spent * (1 + 1 / len(self.rows)) > self.seconds:
+                control.should_training_stop = True
+        return control
+
+    @property
+    def measured(self) -> int:
+        """Steps that count: all but the first."""
+        return max(1, len(self.rows) - 1)
+
+    def figures(self) -> tuple[float, float, float, float, float]:
+        """Seconds as `Probe` has them: medians over the steps that count."""
+        rows = [row for row in self.rows if len(row) == len(self.rows[0])]
+        rows = rows[1:] or rows
+        spans = [[after - before for before, after in itertools.pairwise(row)] for row in rows]
+        count = len(spans[0]) - 2
+        first = median(span[1] for span in spans)
+        further = median(x for span in spans for x in span[2:-1]) if count > 1 else first
+        steady = median(row[-1] - row[0] for row in rows)
+        warm_up = max(0.0, self.rows[0][-1] - self.rows[0][0] - steady)
+        return median(span[0] for span in spans) / count, first, further, median(span[-1] for span in spans), warm_up
+
+
+def _judge(trainer: Any, micro_batch_size: int) -> float:
+    """Seconds of a micro-batch's forward pass as an evaluation makes it; the second one counts."""
+    some = [trainer.train_dataset[index] for index in range(micro_batch_size)]
+    seconds = 0.0
+    for _ in range(2):
+        begun = time.perf_counter()
+        trainer._nats(some)
+        seconds = time.perf_counter() - begun
+    return seconds
+
+
+def resident_bytes(name: str = "VmRSS") -> int:
+    """Memory that this process holds now, or held at most (`VmHWM`), since its program began.
+
+    Not `getrusage`: there a child inherits the peak of its parent.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(name))
+    return psutil.Process().memory_info().rss
+
+
+def main() -> None:
+    """Read what to measure from standard input, write what was found as the last line of standard output."""
+    asked = json.load(sys.stdin)
+    recipe = Recipe.model_validate(asked.pop("recipe"))
+    try:
+        found = asdict(measure(recipe, **asked))
+    except (torch.OutOfMemoryError, MemoryError):
+        found = None
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # torch's word on a CPU
+            raise
+        found = None
+    print(json.dumps(found))  # noqa: T201

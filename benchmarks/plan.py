@@ -21,9 +21,9 @@ from typing import Any
 
 from benchmarks.table import table
 
-STEPS, WARM = {"cuda": 12, "cpu": 12}, 3
-"""Steps of a real run, and those of them that do not count for its speed."""
-SECONDS = {"cuda": 4.0, "cpu": 20.0}
+STEPS, TINY_STEPS, WARM = 12, 40, 3
+"""Steps of a real run, of one of the tiny recipe, and those of them that do not count for its speed."""
+SECONDS = {"cuda": 4.0, "cpu": 40.0}
 """Of training in a probe."""
 TEXT = ("data.sources=[{kind: demo, characters: 400k}]", "data.near_duplicates=null", "data.clean=null",
         "data.validation=0.05", "pretrain.eval_tokens=1000", "pretrain.prompts=[]")  # fmt: skip
@@ -44,6 +44,11 @@ class Case:
     micro: int = 0
     accumulation: int = 0
     changes: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """Of the run."""
+        return TINY_STEPS if self.recipe == "tiny" else STEPS
 
 
 def _cut(layers: int, length: int = 512) -> tuple[str, ...]:
@@ -92,8 +97,8 @@ def run() -> str:
         "probed",
     )
     what = (
-        f"{STEPS[kind]} steps of `buddy pretrain`, the first {WARM} left out of its speed, which is that of its median "
-        f"step; probes of {SECONDS[kind]:g} s. "
+        f"{STEPS} steps of `buddy pretrain` ({TINY_STEPS} of tiny), the first {WARM} left out of its speed, which is "
+        f"that of its median step; probes of {SECONDS[kind]:g} s. "
     )
     what += (
         "Memory is `max_memory_allocated`. "
@@ -125,7 +130,7 @@ def _row(case: Case, found: dict[str, dict[str, Any]]) -> tuple[str, ...]:
 
 def _in_a_process(side: str, kind: str, case: Case, folder: str) -> dict[str, Any]:
     root = str(Path(__file__).parents[1])
-    changes = [*TEXT, *case.changes, *_batch(case, kind)]
+    changes = [*TEXT, *case.changes, *_batch(case)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.plan", side, kind, case.recipe, *changes], cwd=folder, text=True,
         capture_output=True, check=False,
@@ -136,14 +141,14 @@ def _in_a_process(side: str, kind: str, case: Case, folder: str) -> dict[str, An
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _batch(case: Case, kind: str) -> list[str]:
+def _batch(case: Case) -> list[str]:
     """The batch as the case has it, and as many tokens as its steps take."""
     recipe = _recipe(case.recipe, [*TEXT, *case.changes])
     section = recipe.pretrain
     micro = case.micro or section.micro_batch_size
     at_once = micro * section.sequence_length
     batch = at_once * case.accumulation if case.accumulation else section.tokens_per_batch
-    tokens = batch * STEPS[kind]
+    tokens = batch * case.steps
     sizes = {"micro_batch_size": micro, "tokens_per_batch": batch, "tokens": tokens, "save_every": 10_000}
     return [f"pretrain.{key}={value}" for key, value in (sizes | {"eval_every": 10_000}).items()]
 
@@ -185,7 +190,8 @@ def _real(kind: str, name: str, changes: list[str]) -> dict[str, Any]:
     run = Path("runs", f"{time.time_ns()}")
     rows = run / "pretrain" / "metrics.jsonl"
     if kind == "cuda":
-        threading.Thread(target=_end_early, args=(rows,), daemon=True).start()
+        steps = _recipe(name, changes).pretrain.steps
+        threading.Thread(target=_end_early, args=(rows, steps), daemon=True).start()
     sys.argv = ["buddy", "pretrain", name, "--run", str(run), *(p for change in changes for p in ("--set", change))]
     try:
         main()
@@ -195,11 +201,11 @@ def _real(kind: str, name: str, changes: list[str]) -> dict[str, Any]:
     return {"bytes": done["made_on"]["peak_bytes"], "speed": _speed(rows)}
 
 
-def _end_early(rows: Path) -> None:
+def _end_early(rows: Path, steps: int) -> None:
     """Tell and end once the last step is written, before gigabytes are saved that nobody wants."""
     import torch
 
-    while len(_steps(rows)) < STEPS["cuda"]:
+    while len(_steps(rows)) < steps:
         time.sleep(0.02)
     print(json.dumps({"bytes": torch.cuda.max_memory_allocated(), "speed": _speed(rows)}), flush=True)
     os._exit(0)

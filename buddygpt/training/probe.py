@@ -28,6 +28,7 @@ from transformers import TrainerCallback
 import buddygpt
 from buddygpt.data.windows import Mixture, StreamWindows, TokenStream, Window
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
+from buddygpt.recipe.data import DataSection, DemoSource
 from buddygpt.recipe.errors import BrokenOff
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.schema import Recipe
@@ -40,8 +41,8 @@ MOST_STEPS = 50
 """Steps that are run at most; the first one warms up."""
 MICRO_BATCHES = 3
 """Of a step of the probe, where the recipe's has as many."""
-DOCUMENT = 300
-"""Mean tokens of a made-up document."""
+DOCUMENT, OF_THE_DEMO = 300, 130
+"""Mean tokens of a made-up document; where all text is the built-in one, as many as there."""
 PROGRAM = "import buddygpt.stages.pretrain; from buddygpt.training.probe import main; main()"
 """What the process runs: with all that a run has imported, so that it takes as much memory."""
 WINDOWS = 64
@@ -103,6 +104,7 @@ def probe(recipe: Recipe, micro_batch_size: int, accumulation: int, seconds: flo
         "micro_batch_size": micro_batch_size,
         "accumulation": min(accumulation, MICRO_BATCHES),
         "seconds": seconds,
+        "document": OF_THE_DEMO if recipe.data and _is_demo(recipe.data) else DOCUMENT,
     }
     package = str(Path(buddygpt.__file__).parents[1])
     path = os.pathsep.join(p for p in (package, os.environ.get("PYTHONPATH")) if p)
@@ -120,7 +122,11 @@ def probe(recipe: Recipe, micro_batch_size: int, accumulation: int, seconds: flo
     raise BrokenOff(f"the probe failed: {last}")
 
 
-def measure(recipe: Recipe, micro_batch_size: int, accumulation: int, seconds: float) -> Probe:
+def _is_demo(data: DataSection) -> bool:
+    return all(isinstance(source, DemoSource) for source in data.sources)
+
+
+def measure(recipe: Recipe, micro_batch_size: int, accumulation: int, seconds: float, document: int) -> Probe:
     """What `probe` runs in its process."""
     from buddygpt.training.trainer import PretrainTrainer
 
@@ -131,7 +137,11 @@ def measure(recipe: Recipe, micro_batch_size: int, accumulation: int, seconds: f
     section = recipe.pretrain.model_copy(update={"micro_batch_size": micro_batch_size, "tokens_per_batch": tokens})
     torch.manual_seed(section.seed)
     config = BuddyGPTConfig.from_recipe(recipe, bos_token_id=None, attn_implementation=section.attn_implementation)
-    model, windows, clock = BuddyGPTForCausalLM(config), _windows(recipe, section), Clock(device.kind, seconds)
+    model, windows, clock = (
+        BuddyGPTForCausalLM(config),
+        _windows(recipe, section, document),
+        Clock(device.kind, seconds),
+    )
     pace = Pace(MOST_STEPS, accumulation, MOST_STEPS, MOST_STEPS, lambda done: done * tokens)
     with tempfile.TemporaryDirectory() as folder:  # the trainer makes one; nothing is put there
         trainer = PretrainTrainer(model, None, section, windows, [], Path(folder), [clock], pace)  # type: ignore[arg-type]
@@ -144,10 +154,10 @@ def measure(recipe: Recipe, micro_batch_size: int, accumulation: int, seconds: f
     return Probe(micro_batch_size, *clock.figures(), judging, clock.measured, peak, reserved, base)
 
 
-def _windows(recipe: Recipe, section: PretrainSection) -> Mixture[Window]:
+def _windows(recipe: Recipe, section: PretrainSection, document: int) -> Mixture[Window]:
     """Windows of random tokens in documents of random lengths, as many as the probe may take."""
     rng, length = np.random.default_rng(section.seed), WINDOWS * section.sequence_length
-    ends = np.cumsum(rng.geometric(1 / DOCUMENT, size=2 + 2 * length // DOCUMENT))
+    ends = np.cumsum(rng.geometric(1 / document, size=2 + 2 * length // document))
     tokens = rng.integers(0, recipe.model.vocab_size, length, dtype=np.uint32)
     shard = MadeUp(tokens, np.append(ends[ends < length], length))
     stream = StreamWindows(TokenStream("probe", [shard], 0), section.sequence_length)

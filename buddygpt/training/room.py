@@ -20,14 +20,13 @@ CONTEXT_BYTES = 600 * 2**20
 SLACK = 0.05
 """Of what torch allocates on a GPU, so much comes on top: its caching allocator's blocks are larger than what lies in
 them."""
-LIBRARY_BYTES = 680_000_000
+LIBRARY_BYTES = 740_000_000
 """What a process that trains on a CPU holds without a model: Python and all libraries, their kernels' own buffers."""
 ENTRY_BYTES = 900
 """Of main memory that a tokenizer takes for an entry."""
-HOLES = 0.4
-"""Of activations on a CPU, so much comes on top: the C library keeps blocks below 32 MB that are free, and the next
-step does not fit into all of them."""
-
+HOLES, MOST_HOLES = 0.9, 500_000_000
+"""Of activations on a CPU, so much comes on top, up to so many bytes: the C library keeps blocks below 32 MB that are
+free, and the next step, whose documents are of other lengths, does not fit into all of them."""
 KERNEL_BYTES = 1_300_000_000
 """On a CPU experts get another number of tokens each time, and oneDNN keeps a kernel of its own for each shape of a
 bf16 product, 1,024 of them at most. Measured: 1.3 to 1.5 GB once they are full, which takes a few steps."""
@@ -84,7 +83,7 @@ def needed(memory: Memory, model: ModelSection, kind: str, precision: str = "bf1
         return int(memory.total * (1 + SLACK)) + CONTEXT_BYTES
     kernels = KERNEL_BYTES if isinstance(model.mlp, MoE) and precision == "bf16" else 0
     beside = LIBRARY_BYTES + ENTRY_BYTES * model.vocab_size + kernels
-    return memory.total + beside + int(HOLES * memory.activations)
+    return memory.total + beside + min(int(HOLES * memory.activations), MOST_HOLES)
 
 
 def divisors(number: int) -> list[int]:

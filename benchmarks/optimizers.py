@@ -50,7 +50,7 @@ BASELINE, CANDIDATE = SETTINGS[0].name, SETTINGS[-1].name
 RATES = (1.5e-3, 3e-3, 6e-3, 1.2e-2)
 CHOOSING, REPORTING = 100, (0, 1, 2)
 """Seeds: the one on which rates are chosen, those that report."""
-BUDGETS = (0.2, 0.3, 0.4, 0.5, 0.7)
+BUDGETS = (0.2, 0.3, 0.5, 0.7)
 """Shares of the tokens; all of them is among the runs of the seeds already."""
 
 GEOMETRY = {

@@ -66,12 +66,12 @@ CASES = {
         Case("0.7b-moe", 2, 2, _cut(2)),
     ),
     "cuda": (
-        Case("tiny"),
         Case("0.1b", 0, 3),
+        Case("0.7b-moe", 0, 3),
+        Case("0.3b-mla", 0, 3),
         Case("0.1b-32k", 64, 1),
         Case("0.3b", 0, 3),
-        Case("0.3b-mla", 0, 3),
-        Case("0.7b-moe", 0, 3),
+        Case("tiny"),
     ),
 }
 

@@ -26,12 +26,17 @@ from numpy.typing import NDArray
 from transformers import TrainerCallback
 
 import buddygpt
-from buddygpt.data.windows import Mixture, StreamWindows, TokenStream, Window
+from buddygpt.data.windows import Mixture, Passing, StreamWindows, TokenStream, Window
+from buddygpt.events import silent
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 from buddygpt.recipe.data import DataSection, DemoSource
 from buddygpt.recipe.errors import BrokenOff
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.schema import Recipe
+from buddygpt.training.checkpoints import Shelf
+from buddygpt.training.compiled import warm_up
+from buddygpt.training.guard import Guard
+from buddygpt.training.keeper import Keeper
 from buddygpt.training.pace import Pace
 from buddygpt.training.setup import find_device
 
@@ -130,6 +135,12 @@ def measure(recipe: Recipe, micro_batch_size: int, accumulation: int, seconds: f
     """What `probe` runs in its process."""
     from buddygpt.training.trainer import PretrainTrainer
 
+    class Unsaved(PretrainTrainer):
+        """Nobody goes on from a probe."""
+
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            pass
+
     device = find_device()
     base = resident_bytes() if device.kind == "cpu" else None
     assert recipe.pretrain is not None
@@ -137,14 +148,15 @@ def measure(recipe: Recipe, micro_batch_size: int, accumulation: int, seconds: f
     section = recipe.pretrain.model_copy(update={"micro_batch_size": micro_batch_size, "tokens_per_batch": tokens})
     torch.manual_seed(section.seed)
     config = BuddyGPTConfig.from_recipe(recipe, bos_token_id=None, attn_implementation=section.attn_implementation)
-    model, windows, clock = (
-        BuddyGPTForCausalLM(config),
-        _windows(recipe, section, document),
-        Clock(device.kind, seconds),
-    )
-    pace = Pace(MOST_STEPS, accumulation, MOST_STEPS, MOST_STEPS, lambda done: done * tokens)
-    with tempfile.TemporaryDirectory() as folder:  # the trainer makes one; nothing is put there
-        trainer = PretrainTrainer(model, None, section, windows, [], Path(folder), [clock], pace)  # type: ignore[arg-type]
+    model, clock = BuddyGPTForCausalLM(config), Clock(device.kind, seconds)
+    windows, batch = Passing(_windows(recipe, section, document)), micro_batch_size * accumulation
+    pace = Pace(MOST_STEPS, batch, accumulation, MOST_STEPS, MOST_STEPS, lambda done: done * tokens)
+    with tempfile.TemporaryDirectory() as name:  # the trainer makes one; nothing is left of it
+        folder = Path(name)
+        keeper = Keeper(folder, Shelf(folder, 1), Guard(section.guard), windows, batch, str, silent)
+        trainer = Unsaved(model, None, section, keeper, [], [clock], pace)  # type: ignore[arg-type]
+        if section.compile:
+            warm_up(trainer, "pretrain", silent)
         trainer.train()
         judging = _judge(trainer, micro_batch_size)
     peak, reserved = resident_bytes("VmHWM"), None

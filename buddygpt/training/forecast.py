@@ -10,7 +10,7 @@ from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.model import ModelSection
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.tuning import TuningSection
-from buddygpt.training.cards import CARDS, LAUNCHES, assumed_mfu
+from buddygpt.training.cards import ASSUMED_MFU, CARDS, LAUNCHES
 from buddygpt.training.facts import Rows, Work
 from buddygpt.training.probe import Probe
 from buddygpt.training.room import divisors, largest_micro_batch, needed
@@ -106,7 +106,7 @@ def assumed_hours(model: ModelSection, section: PretrainSection, sources: int, p
     """
     flops = count_flops(model, section.sequence_length)
     tokens = section.micro_batch_size * section.sequence_length
-    computing = tokens * flops.training / peak / assumed_mfu(model)
+    computing = tokens * flops.training / peak / ASSUMED_MFU
     speed = cards * tokens / max(computing, LAUNCHES * model.num_hidden_layers)
     steps = section.steps * section.tokens_per_batch / speed
     judging = judged_tokens(section, sources) / speed * flops.forward / flops.training

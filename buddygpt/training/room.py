@@ -17,7 +17,7 @@ GROUP = Path("/sys/fs/cgroup")
 """Where Linux tells a container what it may take."""
 CONTEXT_BYTES = 600 * 2**20
 """What a GPU's own context takes beside the tensors: kernels, workspaces of the matrix library."""
-SLACK = 0.05
+SLACK = 0.1
 """Of what torch allocates on a GPU, so much comes on top: its caching allocator's blocks are larger than what lies in
 them."""
 LIBRARY_BYTES = 740_000_000

@@ -3,7 +3,7 @@ import pytest
 from buddygpt.model.cost import count_flops
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.shipped import find_recipe
-from buddygpt.training.cards import CARDS, assumed_mfu, find_card
+from buddygpt.training.cards import ASSUMED_MFU, CARDS, find_card
 from buddygpt.training.forecast import assumed_hours
 
 
@@ -49,11 +49,10 @@ def test_every_card_finds_itself():
 def test_speed_follows_from_peak_and_share_but_for_models_too_small():
     recipe = load_recipe(find_recipe("0.3b"))
     hours = assumed_hours(recipe.model, recipe.pretrain, 5, 312e12)
-    assert hours.tokens_per_second == pytest.approx(0.4 * 312e12 / count_flops(recipe.model, 1024).training)
+    assert hours.tokens_per_second == pytest.approx(ASSUMED_MFU * 312e12 / count_flops(recipe.model, 1024).training)
     assert hours.training == pytest.approx(35e9 / hours.tokens_per_second / 3600, rel=1e-3)
     assert 0 < hours.judging < 0.01 * hours.training
     assert assumed_hours(recipe.model, recipe.pretrain, 5, 312e12, 8).total == pytest.approx(hours.total / 8)
     tiny = load_recipe(find_recipe("tiny"))
     slow, fast = (assumed_hours(tiny.model, tiny.pretrain, 1, peak).tokens_per_second for peak in (312e12, 989e12))
     assert slow == fast  # launching kernels is what takes the time
-    assert assumed_mfu(tiny.model) < assumed_mfu(recipe.model)

@@ -40,6 +40,9 @@ CHILD = """
 
     def differ(copy):
         return kills.differences(folder / "runs/r/sft", copy / "runs/r/sft")
+
+    events = whole()
+    results = {}
 """
 KILLED = """
     def kill_at(which, number):
@@ -52,7 +55,6 @@ KILLED = """
                 os.kill(os.getpid(), signal.SIGKILL)
         return lambda: watch(count)
 
-    events = whole()
     where = []
     copy = kills.begun(folder, "sft", "broken")
     for seed in range(8):
@@ -62,16 +64,15 @@ KILLED = """
         assert code == -9, (copy / "log").read_text()
         where.append(kills.moment(copy / "runs/r/sft"))
     assert kills.start(copy, "sft", resume=True) == 0, (copy / "log").read_text()
-    print({"where": where, "differ": differ(copy)})
+    results["killed"] = {"where": where, "differ": differ(copy)}
 """
 FILLED = """
     import subprocess
 
-    whole()
     copy = kills.begun(folder, "sft", "full")
     (copy / "sft-disk").mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", copy / "sft-disk"]).returncode:
-        print({"skip": "a small disk cannot be mounted here"})
+        print(results)
         sys.exit()
     try:
         (copy / "runs/r/sft").symlink_to(copy / "sft-disk")
@@ -93,40 +94,43 @@ FILLED = """
         filler.unlink()
         again = kills.start(copy, "sft", resume=True)
         assert again == 0, (copy / "log").read_text()
-        print({"code": code, "told": told, "left": left, "differ": differ(copy)})
+        print(results | {"filled": {"code": code, "told": told, "left": left, "differ": differ(copy)}})
     finally:
         subprocess.run(["umount", "-l", copy / "sft-disk"])
 """
 
 
-def in_a_child(folder, code):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What became of the runs, in one process that has imported everything and forks the commands."""
+    folder = tmp_path_factory.mktemp("kills") / "work"
     folder.mkdir()
-    command = [sys.executable, "-c", textwrap.dedent(CHILD) + textwrap.dedent(code), str(folder)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    code = "".join(map(textwrap.dedent, (CHILD, KILLED, FILLED)))
+    command = [sys.executable, "-c", code, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
     assert done.returncode == 0, done.stderr
     return ast.literal_eval(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.slow
-def test_eight_kills_with_accumulation_and_dropout_leave_no_trace(tmp_path):
+def test_eight_kills_with_accumulation_and_dropout_leave_no_trace(found):
     """Fine-tuning of low-rank updates over two epochs; killed at the same files each time the suite runs."""
-    found = in_a_child(tmp_path / "work", KILLED)
-    assert found["differ"] == []
-    assert len(found["where"]) == 8 and {"in a save", "else"} <= set(found["where"])
+    killed = found["killed"]
+    assert killed["differ"] == []
+    assert len(killed["where"]) == 8 and {"in a save", "else"} <= set(killed["where"])
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mounts a small disk as Linux does")
-def test_a_disk_that_fills_up_in_a_save_costs_no_step_that_was_saved(tmp_path):
-    found = in_a_child(tmp_path / "work", FILLED)
-    if "skip" in found:
-        pytest.skip(found["skip"])
-    assert found["code"] == 2
-    lines = [line for line in found["told"].splitlines() if line.startswith("buddy: ")]
+def test_a_disk_that_fills_up_in_a_save_costs_no_step_that_was_saved(found):
+    if "filled" not in found:
+        pytest.skip("a small disk cannot be mounted here")
+    filled = found["filled"]
+    assert filled["code"] == 2
+    lines = [line for line in filled["told"].splitlines() if line.startswith("buddy: ")]
     assert (
         len(lines) == 1 and "no space left; checkpoint-4 is whole; free some space and go on with --resume" in lines[0]
     )
-    assert "Traceback" not in found["told"]
-    assert {"checkpoint-0", "checkpoint-4"} <= set(found["left"])
-    assert found["differ"] == []
+    assert "Traceback" not in filled["told"]
+    assert {"checkpoint-0", "checkpoint-4"} <= set(filled["left"])
+    assert filled["differ"] == []

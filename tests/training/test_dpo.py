@@ -1,6 +1,5 @@
 """Preference tuning: it starts from ln 2, is what trl computes, and the reference stays what it was."""
 
-import gc
 import inspect
 import math
 import re
@@ -92,14 +91,6 @@ class Figures(TrainerCallback):
         if state.global_step == self.stop:
             control.should_save = control.should_training_stop = True
         return control
-
-
-@pytest.fixture(scope="module", autouse=True)
-def frozen_garbage():
-    """Each end of training collects garbage, and would walk through all modules: 0.4 s."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture

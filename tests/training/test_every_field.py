@@ -4,7 +4,6 @@ The schema is walked: a field that is added has no case here and fails by its na
 what of `Seen` it must change.
 """
 
-import gc
 import hashlib
 import json
 from collections import namedtuple
@@ -322,14 +321,6 @@ class Seen:
 
     def _prompts(self):
         return pretrain._prompts(self.recipe)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def frozen_garbage():
-    """Each end of training collects garbage, and would walk through all modules."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Compiled layers give what plain ones give; they are compiled before the first step, once; the rest stays plain."""
 
-import gc
 import re
 import shutil
 
@@ -33,9 +32,7 @@ MLA = {
 @pytest.fixture(autouse=True)
 def fresh():
     torch._dynamo.reset()
-    gc.freeze()  # each end of training collects garbage, and would walk through all modules
     yield
-    gc.unfreeze()
     torch._dynamo.reset()
 
 

@@ -68,7 +68,7 @@ def test_cards_are_told_with_time_and_cost(told):
     assert rows["RTX 3090"][3] != rows["H200"][3]
     hours, cost = rows["A100 80GB"][5].split()[0], rows["A100 80GB"][6]
     assert float(cost.replace(",", "")) == pytest.approx(2 * float(hours.replace(",", "")), rel=0.01)
-    assert "assumed: 40% of the bf16 peak" in lines(told(name="0.3b"))
+    assert "assumed: 12% of the bf16 peak" in lines(told(name="0.3b"))
 
 
 def test_a_card_that_does_not_suffice_is_told(told):
@@ -82,7 +82,7 @@ def test_time_on_a_known_card_is_told_without_a_probe(told, monkeypatch):
     named = dataclasses.replace(Device("cpu", "", 1), name="NVIDIA A100 80GB PCIe")
     monkeypatch.setattr(plan, "find_device", lambda: named)
     rows = dict(table(told(name="0.3b", per_hour=10.0), "assumed").rows)
-    assert rows["utilisation (MFU)"] == "40.0%" and "days" in rows["training"] and "at 10 an hour" in rows["cost"]
+    assert rows["utilisation (MFU)"] == "12.0%" and "days" in rows["training"] and "at 10 an hour" in rows["cost"]
 
 
 def test_a_step_is_put_together_from_what_was_measured():

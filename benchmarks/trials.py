@@ -108,7 +108,7 @@ def run_trial(bench: Bench, trial: Trial) -> dict[str, Any]:
     from buddygpt.training.guard import Guard
     from buddygpt.training.keeper import Keeper
     from buddygpt.training.pace import pretraining_pace
-    from buddygpt.training.trainer import PretrainTrainer
+    from buddygpt.training.trainer import Unsaved
 
     optimizer = {"kind": trial.setting.optimizer, "learning_rate": trial.rate}
     section = PretrainSection.model_validate(
@@ -162,12 +162,6 @@ def run_trial(bench: Bench, trial: Trial) -> dict[str, Any]:
             found = {text.name: metrics[f"eval/{text.name}/bits_per_character"] for text in held_out}
             evaluations.append({"tokens": state.global_step * bench.batch, **found})
             self.clock = time.perf_counter()
-
-    class Unsaved(PretrainTrainer):
-        """What lasts a second and is not gone on from needs no checkpoint."""
-
-        def _save_checkpoint(self, model: Any, trial: Any) -> None:
-            pass
 
     with tempfile.TemporaryDirectory() as name:
         folder, pace = Path(name), pretraining_pace(section, 1)

@@ -92,7 +92,13 @@ class DecoderLayer(GradientCheckpointingLayer):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(
+    def forward(self, *inputs: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What `run` computes of the same inputs."""
+        if self.compiled is not None and self.training and torch.is_grad_enabled():
+            return self.compiled(self, *inputs)
+        return self.run(*inputs)
+
+    def run(
         self,
         x_BTC: Tensor,
         cos_BTD: Tensor,
@@ -105,20 +111,6 @@ class DecoderLayer(GradientCheckpointingLayer):
 
         A flat tuple: the reentrant kind of gradient checkpointing would cut a nested one off from the gradient.
         """
-        if self.compiled is not None and self.training and torch.is_grad_enabled():
-            return self.compiled(self, x_BTC, cos_BTD, sin_BTD, visible, cache, real_BT)
-        return self.run(x_BTC, cos_BTD, sin_BTD, visible, cache, real_BT)
-
-    def run(
-        self,
-        x_BTC: Tensor,
-        cos_BTD: Tensor,
-        sin_BTD: Tensor,
-        visible: Visibility,
-        cache: Cache | None,
-        real_BT: Tensor | None,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """`forward`, uncompiled."""
         x_BTC = x_BTC + self.self_attn(self.input_layernorm(x_BTC), cos_BTD, sin_BTD, visible, cache)
         if isinstance(self.mlp, MoELayer):
             y_BTC, load = self.mlp(self.post_layernorm(x_BTC), real_BT)

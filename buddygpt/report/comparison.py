@@ -14,7 +14,7 @@ import numpy as np
 from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.geometry import count_parameters
 from buddygpt.recipe.schema import Chapter, Recipe
-from buddygpt.report.curves import Series, column, finite, reach, settled, smooth, thin
+from buddygpt.report.curves import Series, column, finite, recent_mean, settled, smooth, thin
 from buddygpt.report.figures import BITS, LONG, NARROW, WIDE, Figure, Key, sources
 from buddygpt.report.plots import LINES, Curve, Scale, draw, spans_far
 from buddygpt.report.template import fill, write_page
@@ -127,7 +127,7 @@ def _lines(sides: Sequence[Side], rows: Sequence[Rows], finished: Sequence[bool]
     yield Line("参数量", "parameters", [spell_count(count_parameters(side.recipe.model).total) for side in sides])
     yield Line("步数", "steps", [f"{max(row['step'] for row in one):,}" for one in rows])
     yield Line("词元", "tokens", [spell_count(max(row["tokens"] for row in one)) for one in rows])
-    losses, best = [_recent(one) for one in rows], min if same_tokens(sides) else None
+    losses, best = [recent_mean(column(one, "loss"))[0] for one in rows], min if same_tokens(sides) else None
     yield _figure_line("训练损失", "training loss", losses, lambda v: spell_number(v, 3), best)
     for name in dict.fromkeys(name for one in rows for name in sources(one)):
         found = [_last(one, f"eval/{name}/{BITS}") for one in rows]
@@ -162,13 +162,6 @@ def _figure_line(
     top = best(known) if best and len(known) > 1 else None
     spelled = [spell(value) if math.isfinite(value) else NOTHING for value in values]
     return Line(chinese, english, spelled, frozenset(i for i, value in enumerate(values) if value == top))
-
-
-def _recent(rows: Rows) -> float:
-    loss = column(rows, "loss")
-    recent = loss.y[-2 * reach(loss) :]
-    recent = recent[np.isfinite(recent)]
-    return float(recent.mean()) if len(recent) else math.nan
 
 
 def _last(rows: Rows, key: str) -> float:

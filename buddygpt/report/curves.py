@@ -80,6 +80,18 @@ def reach(series: Series) -> int:
     return max(2, len(series) // 60)
 
 
+def recent_mean(series: Series, until: float = math.inf) -> tuple[float, int]:
+    """Where a noisy curve stands: the mean of its last steps, as many as `smooth` averages, and how many these are.
+
+    Args:
+        series: of steps.
+        until: tokens; later steps do not count.
+    """
+    recent = series.y[series.x <= until][-2 * reach(series) :]
+    finite = recent[np.isfinite(recent)]
+    return float(finite.mean()) if len(finite) else math.nan, len(recent)
+
+
 def smooth(series: Series, limit: int = POINTS) -> Series:
     """A running mean at no more than `limit` places.
 

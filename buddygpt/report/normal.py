@@ -12,11 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from buddygpt.recipe.geometry import count_parameters
 from buddygpt.recipe.model import ModelSection
-from buddygpt.report.curves import column, finite, reach
+from buddygpt.report.curves import column, finite, recent_mean
 from buddygpt.report.figures import BITS, sources
 from buddygpt.report.words import spell_count
 
@@ -197,14 +195,11 @@ def _counting(metrics: Sequence[Mapping[str, Any]], baselines: Mapping[str, floa
             f"每字符 {bits:.2f} 比特；同样文本的 5-gram 模型 {counted:.2f}",
             f"{bits:.2f} bits per character; a 5-gram model of the same text has {counted:.2f}",
         )
-        if bits > counted:
-            look = (
-                "还没有学到比数词更多的东西：词元太少，或学习率太低",
-                "it has not learnt more than counting gives: too few tokens, or too low a rate",
-            )
-            yield Check(what, "above", told, look)
-        else:
-            yield Check(what, "normal", told)
+        look = (
+            "还没有学到比数词更多的东西：词元太少，或学习率太低",
+            "it has not learnt more than counting gives: too few tokens, or too low a rate",
+        )
+        yield Check(what, "above", told, look) if bits > counted else Check(what, "normal", told)
 
 
 def _gap(metrics: Sequence[Mapping[str, Any]]) -> Iterable[Check]:
@@ -212,27 +207,19 @@ def _gap(metrics: Sequence[Mapping[str, Any]]) -> Iterable[Check]:
     if len(judged) != 1 or not len(series.finite):
         return  # the training loss is of the mixture, held-out losses are of its parts
     name, row = judged[0]
-    recent = series.y[series.x <= row["tokens"]][-2 * reach(series) :]
-    held, trained = finite(row.get(f"eval/{name}/loss")), _mean(recent[np.isfinite(recent)])
+    held, (trained, _) = finite(row.get(f"eval/{name}/loss")), recent_mean(series, until=row["tokens"])
     if math.isnan(held) or math.isnan(trained):
         return
     what = (f"{name}：留出与训练之差", "held-out against training text")
     told = (f"{held:.2f} − {trained:.2f} = {held - trained:+.2f} nat", f"{held - trained:+.2f} nats a token")
-    if held - trained > GAP:
-        look = (
-            "训练文本被背下来了（遍数太多、文本太少），或留出文本与训练文本不同类",
-            "text learnt by heart (too many epochs of too little text), or held-out text of another kind",
-        )
-        yield Check(what, "above", told, look)
-    else:
-        yield Check(what, "normal", told)
+    look = (
+        "训练文本被背下来了（遍数太多、文本太少），或留出文本与训练文本不同类",
+        "text learnt by heart (too many epochs of too little text), or held-out text of another kind",
+    )
+    yield Check(what, "above", told, look) if held - trained > GAP else Check(what, "normal", told)
 
 
 def _last(metrics: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, Mapping[str, Any]]]:
     """Each held-out source with its last evaluation."""
     for name in sources(metrics):
         yield name, next(row for row in reversed(metrics) if f"eval/{name}/{BITS}" in row)
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else math.nan

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from buddygpt.report.curves import column, finite, reach
+from buddygpt.report.curves import column, finite, recent_mean
 from buddygpt.report.experts import layer_loads, load_figure
 from buddygpt.report.figures import BITS, make_figures, some, sources
 from buddygpt.report.normal import Size, checks
@@ -210,10 +210,8 @@ def _totals(metrics: Sequence[Mapping[str, Any]]) -> Iterable[Headline]:
     loss = column(metrics, "loss")
     if not len(loss):
         return
-    recent = loss.y[-2 * reach(loss) :]
-    mean = float(np.mean(recent[np.isfinite(recent)])) if np.isfinite(recent).any() else math.nan
-    last = f"{len(recent):,}"
-    end = spell_number(mean, 3)
+    mean, count = recent_mean(loss)
+    last, end = f"{count:,}", spell_number(mean, 3)
     yield Headline("训练损失", "training loss", end, f"最后 {last} 步平均", f"mean of the last {last} steps")
     step, tokens = _last_step(metrics), float(loss.x.max())
     yield Headline("词元", "tokens", spell_count(tokens), f"{step:,} 步", f"{step:,} steps")

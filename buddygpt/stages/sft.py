@@ -78,9 +78,8 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> T
     prompts = [ids for source in judged for ids in source.prompts()]
     asked = shown(prompts, tokenizer)
     watch = chapter.watch(
-        "sft", folder, recipe, work, pace, begun.origin, begun.start, windows, begun.size, asked, tokenizer, emit,
-        balanced=section.lora is None,  # of low-rank updates nothing else is saved, and experts stay as they are
-    )  # fmt: skip
+        "sft", folder, recipe, work, pace, begun.origin, begun.start, windows, begun.size, asked, tokenizer, emit
+    )
     seeds, room, resumed = demo_seeds(section.data), context[0], begun.start is not None
     with as_before(model, *context):
         before = first_figures(folder, lambda: judge_model(model, tokenizer, prompts, seeds, room), resumed)

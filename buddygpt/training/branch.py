@@ -6,6 +6,7 @@ So one long run at the stable rate of a WSD schedule gives models of several bud
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,8 @@ from buddygpt.events import Caution, Emit
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.pretrain import PretrainSection
-from buddygpt.recipe.runs import Run, differences, find_run, write_atomically
+from buddygpt.recipe.runs import Run, differences, find_run
 from buddygpt.recipe.schema import Recipe
-from buddygpt.report.page import load_rows
 from buddygpt.training import checkpoints
 from buddygpt.training.chapter import ORIGIN
 from buddygpt.training.schedules import rate_factor
@@ -75,12 +75,11 @@ def origin_of(start: Path, folder: Path) -> dict[str, Any]:
 
 
 def take_history(start: Path, folder: Path) -> None:
-    """Begin a branch's metrics and samples with those of the run that it starts from, up to its step."""
-    step = checkpoints.step_of(start)
+    """Begin a branch's metrics and samples with those of the run that it starts from; going on cuts them to a step."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("metrics.jsonl", "samples.jsonl"):
-        rows = [row for row in load_rows(start.parent.parent / name) if row["step"] <= step]
-        write_atomically(folder / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        if (start.parent.parent / name).is_file():
+            shutil.copyfile(start.parent.parent / name, folder / name)
 
 
 def _find(target: str, run: Run) -> Path:

@@ -254,8 +254,6 @@ def watch(
     prompts: Sequence[tuple[str, Sequence[int]]],
     tokenizer: PreTrainedTokenizerBase,
     emit: Emit,
-    *,
-    balanced: bool = True,
 ) -> Watch:
     """The watchers of a chapter, their files taken back to the checkpoint that it goes on from.
 
@@ -272,12 +270,13 @@ def watch(
         prompts: what the model goes on with at each evaluation: each as it is shown, and its ids.
         tokenizer: the model's.
         emit: who is told.
-        balanced: the selection bias of experts moves.
 
     Raises:
         BuddyError: a tracker cannot begin.
     """
     section = getattr(recipe, name)
+    # Of low-rank updates nothing else is saved, and the reference of `dpo` is the model under them: experts stay.
+    balanced = getattr(section, "lora", None) is None
     step = checkpoints.step_of(start) if start else 0
     balance, guard = Balance() if balanced else None, Guard(section.guard)
     kept = {"recipe.yaml": dump_yaml(recipe.as_dict()), ORIGIN: json.dumps(origin, indent=1)}

@@ -10,8 +10,9 @@ import torch
 from buddygpt.model import BuddyGPTConfig
 from buddygpt.model.attention import ATTENTION
 from buddygpt.model.backends import Backend, Demand, kept_by
-from buddygpt.model.cost import COMPUTE_TYPES, Memory, cache_bytes, count_flops, training_memory
+from buddygpt.model.cost import cache_bytes, count_flops
 from buddygpt.model.flash import AUTO, UnsupportedError, choose, survey
+from buddygpt.model.memory import COMPUTE_TYPES, Memory, training_memory
 from buddygpt.recipe.base import spell, spell_bytes
 from buddygpt.recipe.dpo import DPOSection
 from buddygpt.recipe.errors import BuddyError

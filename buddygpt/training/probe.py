@@ -20,7 +20,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from transformers import TrainerCallback
@@ -38,7 +37,7 @@ from buddygpt.training.compiled import warm_up
 from buddygpt.training.guard import Guard
 from buddygpt.training.keeper import Keeper
 from buddygpt.training.pace import Pace
-from buddygpt.training.setup import find_device
+from buddygpt.training.setup import find_device, resident_bytes
 
 SECONDS = 40.0
 """After so long no further step begins."""
@@ -133,13 +132,7 @@ def _is_demo(data: DataSection) -> bool:
 
 def measure(recipe: Recipe, micro_batch_size: int, accumulation: int, seconds: float, document: int) -> Probe:
     """What `probe` runs in its process."""
-    from buddygpt.training.trainer import PretrainTrainer
-
-    class Unsaved(PretrainTrainer):
-        """Nobody goes on from a probe."""
-
-        def _save_checkpoint(self, model: Any, trial: Any) -> None:
-            pass
+    from buddygpt.training.trainer import Unsaved
 
     device = find_device()
     base = resident_bytes() if device.kind == "cpu" else None
@@ -260,17 +253,6 @@ def _judge(trainer: Any, micro_batch_size: int) -> float:
         trainer._nats(some)
         seconds = time.perf_counter() - begun
     return seconds
-
-
-def resident_bytes(name: str = "VmRSS") -> int:
-    """Memory that this process holds now, or held at most (`VmHWM`), since its program began.
-
-    Not `getrusage`: there a child inherits the peak of its parent.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(name))
-    return psutil.Process().memory_info().rss
 
 
 def main() -> None:

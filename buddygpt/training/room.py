@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from buddygpt.model.cost import Memory
+from buddygpt.model.memory import Memory
 from buddygpt.recipe.model import ModelSection, MoE
 from buddygpt.training.setup import Device
 

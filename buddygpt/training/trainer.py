@@ -234,6 +234,13 @@ class PretrainTrainer(Seams):
         return batch
 
 
+class Unsaved(PretrainTrainer):
+    """For what is measured and not gone on from: no checkpoint is written."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        pass
+
+
 def trainer_options(section: TrainingSection, folder: Path, pace: Pace) -> dict[str, Any]:
     """Arguments of a Trainer that follow from the recipe; all our trainers have them.
 

@@ -8,15 +8,9 @@ from torch.utils import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM, experts
-from buddygpt.model.cost import (
-    activation_bytes,
-    as_section,
-    cache_bytes,
-    count_flops,
-    loss_bytes,
-    training_memory,
-)  # fmt: skip
+from buddygpt.model.cost import as_section, cache_bytes, count_flops
 from buddygpt.model.loss import CHUNK_BYTES
+from buddygpt.model.memory import activation_bytes, loss_bytes, training_memory
 from buddygpt.model.modeling import CACHE
 from buddygpt.recipe.geometry import count_parameters
 from buddygpt.recipe.loader import load_recipe

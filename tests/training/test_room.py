@@ -1,6 +1,6 @@
 import pytest
 
-from buddygpt.model.cost import training_memory
+from buddygpt.model.memory import training_memory
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.shipped import find_recipe
 from buddygpt.training import room

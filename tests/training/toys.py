@@ -17,6 +17,7 @@ from buddygpt.training.pace import pretraining_pace, tuning_pace
 from buddygpt.training.setup import find_device
 from buddygpt.training.sft import SFTTrainer
 from buddygpt.training.trainer import HeldOut, PretrainTrainer
+from tests.training.conftest import Shard
 from tests.training.kept import Listed
 
 OPTIMIZER = {"kind": "adamw", "learning_rate": 1e-2}
@@ -33,15 +34,6 @@ EXPERTS = {
     "mlp_kind": "moe", "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1,
     "moe_intermediate_size": 8, "router_aux_loss_coef": 0.01,
 }  # fmt: skip
-
-
-class Shard:
-    """Tokens in documents of seven."""
-
-    def __init__(self, seed, tokens):
-        self.tokens = np.random.default_rng(seed).integers(1, 60, tokens).astype(np.uint16)
-        self.document_ends = np.arange(7, tokens + 1, 7)
-        self.tokens[self.document_ends - 1] = 0
 
 
 def make_tokenizer():

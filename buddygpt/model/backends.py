@@ -215,7 +215,7 @@ class Eager(Backend):
 
 
 def kept_by(backend: Backend, isolated: bool) -> str:
-    """What a backend keeps for the backward pass, by the names of `buddygpt.model.cost.KEPT`.
+    """What a backend keeps for the backward pass, by the names of `buddygpt.model.memory.KEPT`.
 
     Args:
         isolated: packed documents do not see one another.

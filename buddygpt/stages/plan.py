@@ -15,6 +15,7 @@ from buddygpt.recipe.data import CatalogSource, DemoSource, FilesSource, HubRows
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.geometry import count_parameters
 from buddygpt.recipe.lint import remarks
+from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.runs import Run, free_bytes
 from buddygpt.recipe.schema import Chapter, Recipe
 from buddygpt.recipe.tuning import TuningSection
@@ -28,6 +29,7 @@ from buddygpt.training.facts import (
     cache_row,
     checkpoint_bytes,
     common_rows,
+    lasting_checkpoints,
     model_rows,
     operation_rows,
     training_rows,
@@ -257,7 +259,9 @@ def _tell_data(recipe: Recipe, run: Run, cache: Path, emit: Emit) -> None:
 
 
 def _tell_disk(work: Work, run: Run, files: Rows, emit: Emit) -> None:
-    parameters, kept = count_parameters(work.model).total, work.section.keep_checkpoints
+    section = work.section
+    steps = section.steps if isinstance(section, PretrainSection) else 0  # of tuning they are known once rows are read
+    parameters, kept = count_parameters(work.model).total, lasting_checkpoints(section, steps)
     each = checkpoint_bytes(parameters)
     rows = [
         *files,

@@ -34,7 +34,7 @@ from buddygpt.training import checkpoints
 from buddygpt.training.balance import Balance
 from buddygpt.training.callbacks import Brake, Samples
 from buddygpt.training.compiled import warm_up
-from buddygpt.training.facts import Work
+from buddygpt.training.facts import Work, lasting_checkpoints
 from buddygpt.training.guard import Guard, Rewind
 from buddygpt.training.keeper import Keeper
 from buddygpt.training.launch import ONCE, OURS, launched_processes, rank
@@ -152,8 +152,7 @@ def check_space(section: TrainingSection, parameters: int, size: int, steps: int
     Raises:
         BuddyError: they do not.
     """
-    kept = section.keep_checkpoints + 1  # the new one is proved before the oldest goes
-    kept += steps // section.keep_every if section.keep_every else 0
+    kept = lasting_checkpoints(section, steps) + 1  # the new one is proved before the oldest goes
     there = sum(f.stat().st_size for f in (folder / "checkpoints").rglob("*") if f.is_file())
     need = max(0, kept * size + 4 * parameters - there)
     free = free_bytes(folder)

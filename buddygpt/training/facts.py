@@ -210,6 +210,11 @@ def training_rows(work: Work, accumulation: int) -> Rows:
     ]
 
 
+def lasting_checkpoints(section: TrainingSection, steps: int) -> int:
+    """Checkpoints that stay at most: the newest ones, and those of every so many steps."""
+    return section.keep_checkpoints + (steps // section.keep_every if section.keep_every else 0)
+
+
 def checkpoint_bytes(parameters: int) -> int:
     """Disk that one checkpoint takes: weights and two moments in fp32 (Muon keeps one moment: a little less)."""
     return 12 * parameters

@@ -54,6 +54,11 @@ def test_the_largest_micro_batch_is_told_with_the_setting_that_takes_it(told, mo
     assert "the device has 24 GB, 16 GB of them free" in lines(again)
 
 
+def test_checkpoints_that_last_are_counted_on_the_disk(told):
+    row = dict(table(told("pretrain.keep_every=200"), "disk").rows)["checkpoints"]
+    assert "6 that stay and a new one" in row  # the newest 2, and 200, 400, 600, 800 of 831 steps
+
+
 def test_too_large_a_micro_batch_is_told_with_one_that_fits(told, monkeypatch):
     monkeypatch.setattr(plan, "find_room", lambda device: Room(5 * 10**9, 24 * 10**9))
     assert "micro-batches of 16 windows do not fit; --set pretrain.micro_batch_size=" in lines(told(name="0.1b"))

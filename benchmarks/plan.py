@@ -63,7 +63,7 @@ CASES = {
         Case("0.1b", 4, 1, _cut(2, 256)),
         Case("0.1b-32k", 4, 2, _cut(8)),
         Case("0.3b-mla", 2, 2, (*_cut(2), "model.vocab_size=151669")),
-        Case("0.7b-moe", 2, 2, _cut(2)),
+        Case("0.7b-moe", 2, 2, _cut(8)),
     ),
     "cuda": (
         Case("0.1b", 0, 3),
@@ -166,7 +166,7 @@ def measure(side: str, kind: str, name: str, changes: list[str]) -> dict[str, An
         return _real(kind, name, changes)
     from buddygpt.training.facts import Work
     from buddygpt.training.probe import probe
-    from buddygpt.training.room import needed
+    from buddygpt.training.room import expected_peak
     from buddygpt.training.setup import accumulation_steps, find_device
 
     recipe = _recipe(name, changes)
@@ -177,7 +177,7 @@ def measure(side: str, kind: str, name: str, changes: list[str]) -> dict[str, An
     assert found is not None, "out of memory"
     return {
         "shape": f"{section.micro_batch_size} x {accumulation} x {section.sequence_length}",
-        "predicted": needed(memory, recipe.model, "cpu", section.precision) if kind == "cpu" else memory.total,
+        "predicted": expected_peak(memory, recipe.model, kind, section.precision),
         "bytes": found.peak_bytes,
         "speed": section.tokens_per_batch / found.step_seconds(accumulation),
     }

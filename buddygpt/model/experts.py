@@ -92,16 +92,37 @@ def _dense(x_NC: Tensor, indices_NA: Tensor, weights_NA: Tensor, matrices: list[
 def _grouped(x_NC: Tensor, weights_NA: Tensor, order_M: Tensor, counts_E: Tensor, matrices: list[Tensor]) -> Tensor:
     """All experts in two grouped products; the counts stay on the device."""
     tokens, chosen = weights_NA.shape
-    gate_up_EFC = torch.stack(
-        [torch.cat((gate, up)).to(x_NC.dtype) for gate, up in zip(matrices[0::3], matrices[1::3], strict=True)]
-    )
-    down_ECF = torch.stack([down.to(x_NC.dtype) for down in matrices[2::3]])
+    pairs = [m for expert in zip(matrices[0::3], matrices[1::3], strict=True) for m in expert]
+    gate_up_EFC = _stack(pairs, x_NC.dtype).unflatten(0, (-1, 2)).flatten(1, 2)
+    down_ECF = _stack(matrices[2::3], x_NC.dtype)
     offsets_E = counts_E.cumsum(0, dtype=torch.int32)
     gate_up = F.grouped_mm(x_NC[order_M // chosen], gate_up_EFC.transpose(1, 2), offs=offsets_E)
     gate_MF, up_MF = gate_up.chunk(2, dim=-1)
     y_MC = F.grouped_mm(F.silu(gate_MF) * up_MF, down_ECF.transpose(1, 2), offs=offsets_E)
     y_NAC = y_MC[_inverse(order_M)].view(tokens, chosen, -1)
     return (y_NAC * weights_NA.to(y_NAC.dtype)[..., None]).sum(1)
+
+
+def _stack(matrices: list[Tensor], dtype: torch.dtype) -> Tensor:
+    """Matrices of one shape in one tensor of the compute type."""
+    if torch.compiler.is_compiling():
+        return torch.stack([m.to(dtype) for m in matrices])
+    return _Stack.apply(dtype, *matrices)
+
+
+class _Stack(torch.autograd.Function):
+    """All matrices cast into one tensor, and their gradients back, in a few kernels; autograd takes some for each."""
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *matrices: Tensor) -> Tensor:
+        ctx.dtype = matrices[0].dtype
+        stack = matrices[0].new_empty(len(matrices), *matrices[0].shape, dtype=dtype)
+        torch._foreach_copy_(stack.unbind(), matrices)  # pyright: ignore[reportPrivateImportUsage]
+        return stack
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *grad_outputs[0].to(ctx.dtype).unbind()
 
 
 class _Loop(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,8 +10,8 @@ import torch
 
 from buddygpt.model.configuration import BuddyGPTConfig
 from buddygpt.model.cost import as_section, is_absorbed, score_widths
-from buddygpt.model.loss import BLOCK_BYTES, BLOCK_COLUMNS, chunk_rows
-from buddygpt.recipe.geometry import attention_matrices, count_parameters, head_widths, mlp_matrices
+from buddygpt.model.loss import BLOCK_BYTES, BLOCK_COLUMNS, chunk_rows, filled
+from buddygpt.recipe.geometry import Matrix, attention_matrices, count_parameters, head_widths, mlp_matrices
 from buddygpt.recipe.model import GQA, MLA, ModelSection, MoE
 from buddygpt.recipe.training import TrainingSection
 
@@ -18,6 +19,8 @@ FP32 = 4
 """Bytes of a number in fp32: weights, gradients, moments, the residual stream, statistics."""
 INDEX = 8
 """Bytes of an index."""
+TOGETHER = 16 * 2**20
+"""Elements of the matrices that Muon moves at once on a GPU, where they are of one shape; of one matrix at least."""
 COMPUTE_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -133,10 +136,20 @@ def training_memory(
         again=again,
         fresh=experts,
         backward=3 * FP32 * rows * model.hidden_size,  # a norm's: the stream's gradient, its product, its share
-        # Muon: a matrix's step in fp32, its orthogonal form and two of its products in bf16.
-        update=max(10 * m.size for m in matrices) if muon else 0,
+        # Muon: a step in fp32, its orthogonal form and two of its products in bf16.
+        update=10 * _moved_at_once(matrices, model.num_hidden_layers, device) if muon else 0,
         accumulated=accumulated,
     )
+
+
+def _moved_at_once(matrices: list[Matrix], layers: int, device: str) -> int:
+    """Elements of the matrices that Muon takes together."""
+    if device == "cpu":
+        return max(m.size for m in matrices)
+    shapes: Counter[tuple[int, int]] = Counter()
+    for matrix in matrices:
+        shapes[matrix.inputs, matrix.outputs] += layers * matrix.copies
+    return max(a * b * min(count, max(1, TOGETHER // (a * b))) for (a, b), count in shapes.items())
 
 
 def loss_bytes(
@@ -147,9 +160,10 @@ def loss_bytes(
     Args:
         learns: the head has a gradient.
     """
-    compute, cpu, width = COMPUTE_TYPES[precision], device == "cpu", model.hidden_size
+    compute, cpu, width, place = COMPUTE_TYPES[precision], device == "cpu", model.hidden_size, torch.device(device)
     size, table = compute.itemsize, model.vocab_size * width
-    chunk = chunk_rows(rows, model.vocab_size, compute, torch.device(device))
+    chunk, entries = chunk_rows(rows, model.vocab_size, compute, place), filled(model.vocab_size, place)
+    copied = precision != "fp32" or entries != model.vocab_size
     share = min(BLOCK_COLUMNS, model.vocab_size) * width if cpu else table
     # torch makes an fp32 copy, then log-probabilities beside it; on a CPU those of the block before are there still.
     block = min(chunk, max(1, BLOCK_BYTES // (FP32 * model.vocab_size))) if cpu else chunk
@@ -157,7 +171,7 @@ def loss_bytes(
     softmax = max(copies * block, block + copies * min(block, chunk - block))
     return {
         "logits of a chunk": size * chunk * model.vocab_size,
-        "head in the compute type": 0 if precision == "fp32" else table * size,
+        "head in the compute type": width * entries * size if copied else 0,
         "gradient of the head": FP32 * table if learns else 0,
         "hidden states": size * rows * width,
         "gradient of the hidden states": size * rows * width,

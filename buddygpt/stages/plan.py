@@ -44,7 +44,7 @@ from buddygpt.training.forecast import (
     speed_rows,
 )
 from buddygpt.training.probe import Probe, probe
-from buddygpt.training.room import Room, find_room, needed
+from buddygpt.training.room import Room, expected_peak, find_room, needed
 from buddygpt.training.setup import accumulation_steps, check_precision, find_device
 
 WIDE_IDS = 65_536
@@ -177,8 +177,8 @@ def _tell_probe(recipe: Recipe, work: Work, fitting: int | None, per_hour: float
     mfu = None if card is None else _mfu(recipe, hours.tokens_per_second, card.peak)
     size, memory = found.micro_batch_size, work.split(found.micro_batch_size).memory()
     accumulation = section.tokens_per_batch // section.sequence_length // size
-    predicted = needed(memory, work.model, "cpu", section.precision) if device.kind == "cpu" else memory.total
-    taken = f"{spell_bytes(found.peak_bytes)}, {spell_bytes(predicted)} predicted"
+    predicted = spell_bytes(expected_peak(memory, work.model, device.kind, section.precision))
+    taken = f"{spell_bytes(found.peak_bytes)}, {predicted} predicted"
     if found.reserved_bytes is not None:
         taken += f"; {spell_bytes(found.reserved_bytes)} taken from the device"
     rows = [
@@ -236,7 +236,7 @@ def _tell_cards(recipe: Recipe, work: Work, per_hour: float | None, emit: Emit) 
     emit(
         Note(
             f"assumed: {ASSUMED_MFU:.0%} of the bf16 peak, and {LAUNCHES * 1000:g} ms a layer at least; this program "
-            "reached 6% to 19% on an H200, by recipe; --probe measures"
+            "reached 6% to 19% on an H200 or H100, by recipe; --probe measures"
         )
     )
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from buddygpt.model.memory import TOGETHER
 from buddygpt.recipe.training import AdamW, Muon
 
 
@@ -25,7 +27,7 @@ def build_optimizer(model: nn.Module, section: AdamW | Muon) -> torch.optim.Opti
             {"params": embeddings + vectors, "weight_decay": 0.0},
         ]
         return _adamw([g for g in groups if g["params"]], lr=section.learning_rate, betas=betas, eps=section.eps)
-    muon = torch.optim.Muon(
+    muon = MuonTogether(
         hidden, lr=section.learning_rate, momentum=section.momentum, weight_decay=section.weight_decay, nesterov=True,
         adjust_lr_fn="match_rms_adamw",
     )  # fmt: skip
@@ -34,6 +36,74 @@ def build_optimizer(model: nn.Module, section: AdamW | Muon) -> torch.optim.Opti
     tables = [{"params": embeddings + vectors, "weight_decay": 0.0}]
     adamw = _adamw(tables, lr=section.adamw_learning_rate or section.learning_rate, betas=betas, eps=section.eps)
     return OptimizerPair(muon, adamw)
+
+
+class MuonTogether(torch.optim.Muon):
+    """torch's Muon, which on a GPU takes matrices of one shape together.
+
+    torch orthogonalises them one after the other, some thirty kernels each: starting those of a thousand experts takes
+    longer than running them. On a CPU, and where a matrix is split over devices, the step is torch's own.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step; its state is that of torch's."""
+        moving = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
+        if any(_alone(p) for parameters in moving for p in parameters):
+            return super().step(closure)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group, parameters in zip(self.param_groups, moving, strict=True):
+            for some in _of_one_shape(parameters):
+                self._move(group, some)
+        return loss
+
+    def _move(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        """Algorithm 1 of arXiv 2502.16982 with Nesterov's momentum, over matrices of one shape."""
+        rate, momentum, grads = group["lr"], group["momentum"], [p.grad for p in parameters]
+        for parameter in parameters:
+            state = self.state[parameter]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+        buffers = [self.state[p]["momentum_buffer"] for p in parameters]
+        torch._foreach_lerp_(buffers, grads, 1 - momentum)
+        stack_KAB = parameters[0].new_empty(len(parameters), *parameters[0].shape, dtype=torch.bfloat16)
+        torch._foreach_copy_(stack_KAB.unbind(), torch._foreach_lerp(grads, buffers, momentum))
+        steps_KAB = orthogonal(stack_KAB, group["ns_coefficients"], group["ns_steps"], group["eps"])
+        steps = steps_KAB.to(parameters[0].dtype, memory_format=torch.contiguous_format).unbind()
+        torch._foreach_mul_(parameters, 1 - rate * group["weight_decay"])
+        torch._foreach_add_(parameters, steps, alpha=-rate * 0.2 * max(parameters[0].shape) ** 0.5)
+
+
+def orthogonal(x_KAB: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+    """Newton-Schulz over each of K matrices by itself, in bf16: all singular values come near 1.
+
+    The quintic iteration of Muon's first author, https://kellerjordan.github.io/posts/muon.
+    """
+    a, b, c = coefficients
+    tall = x_KAB.shape[1] > x_KAB.shape[2]
+    x = x_KAB.mT if tall else x_KAB
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+def _alone(parameter: Tensor) -> bool:
+    return parameter.device.type == "cpu" or isinstance(parameter, DTensor)
+
+
+def _of_one_shape(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Parameters of one shape, as many at once as `TOGETHER` allows."""
+    shapes: dict[torch.Size, list[Tensor]] = {}
+    for parameter in parameters:
+        shapes.setdefault(parameter.shape, []).append(parameter)
+    for shape, members in shapes.items():
+        most = max(1, TOGETHER // shape.numel())
+        yield from (members[start : start + most] for start in range(0, len(members), most))
 
 
 FUSED = ("cpu", "cuda", "mps", "xpu")

@@ -16,7 +16,10 @@ from buddygpt.training.setup import Device
 GROUP = Path("/sys/fs/cgroup")
 """Where Linux tells a container what it may take."""
 CONTEXT_BYTES = 600 * 2**20
-"""What a GPU's own context takes beside the tensors: kernels, workspaces of the matrix library."""
+"""What a GPU's own context takes beside all that torch allocates: kernels, the driver's own."""
+WORKSPACE_BYTES = 2 * 32 * 2**20
+"""What the matrix library takes on a GPU and torch counts as allocated: a workspace of the forward pass and one of the
+backward pass, 32 MB each since Hopper, 8 MB before."""
 SLACK = 0.1
 """Of what torch allocates on a GPU, so much comes on top: its caching allocator's blocks are larger than what lies in
 them."""
@@ -71,7 +74,20 @@ def _main_memory() -> Room:
 
 
 def needed(memory: Memory, model: ModelSection, kind: str, precision: str = "bf16") -> int:
-    """Bytes of a device that training takes: tensors, and what lies beside them.
+    """Bytes of a device that training takes: its peak, and what lies beside that on a GPU.
+
+    Args:
+        memory: of the tensors.
+        model: geometry.
+        kind: torch's name of the device's kind.
+        precision: the compute type.
+    """
+    peak = expected_peak(memory, model, kind, precision)
+    return peak if kind == "cpu" else int(peak * (1 + SLACK)) + CONTEXT_BYTES
+
+
+def expected_peak(memory: Memory, model: ModelSection, kind: str, precision: str = "bf16") -> int:
+    """What a run will tell as its peak: of a GPU all that torch has allocated, of a CPU all that the process holds.
 
     Args:
         memory: of the tensors.
@@ -80,7 +96,7 @@ def needed(memory: Memory, model: ModelSection, kind: str, precision: str = "bf1
         precision: the compute type.
     """
     if kind != "cpu":
-        return int(memory.total * (1 + SLACK)) + CONTEXT_BYTES
+        return memory.total + WORKSPACE_BYTES
     kernels = KERNEL_BYTES if isinstance(model.mlp, MoE) and precision == "bf16" else 0
     beside = LIBRARY_BYTES + ENTRY_BYTES * model.vocab_size + kernels
     return memory.total + beside + min(int(HOLES * memory.activations), MOST_HOLES)

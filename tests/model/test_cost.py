@@ -255,6 +255,17 @@ def test_the_moment_of_the_height_depends_on_the_shape(make, case):
     assert memory.total == pytest.approx(highest(model, recipe, accumulation, True), rel=0.1)
 
 
+def test_a_gpu_moves_matrices_of_one_shape_together():
+    """Experts of 1,536 x 256: 42 of them are 16 Mi elements. Of a large matrix there is one at least."""
+    recipe = section(optimizer=OPTIMIZERS["muon"])
+    moe = shipped("0.7b-moe")
+    assert training_memory(moe, recipe, 128, "cuda").update == 10 * 42 * 1536 * 256
+    assert training_memory(moe, recipe, 128, "cpu").update == 10 * max(1536 * 1536, 1536 * 512)
+    wide = shipped("0.3b")  # of width 1,024
+    wide = wide.model_copy(update={"mlp": wide.mlp.model_copy(update={"intermediate_size": 2**15})})
+    assert training_memory(wide, recipe, 128, "cuda").update == 10 * 2**25
+
+
 def test_what_an_attention_backend_keeps_beside_is_counted(make):
     """Weights of the softmax by plain products, which the fused kernels do not keep."""
     model = make(hidden_size=64, num_hidden_layers=3, vocab_size=600, attn_implementation="eager").train()
@@ -272,7 +283,9 @@ def test_the_loss_stays_within_its_budget():
     assert 0.9 * budget < 3 * parts["logits of a chunk"] <= budget
     assert parts["one after the other"] <= 4 / 3 * budget  # torch's softmax makes one fp32 copy more
     assert parts["gradient of the head"] == 4 * 151_669 * 768
-    assert loss_bytes(shipped("0.1b"), 16 * 1024, "fp32")["head in the compute type"] == 0
+    filled = 151_680  # to whole 64: a copy, in fp32 too
+    assert loss_bytes(shipped("0.1b"), 16 * 1024, "fp32")["head in the compute type"] == 4 * filled * 768
+    assert loss_bytes(shipped("0.1b-32k"), 16 * 1024, "fp32")["head in the compute type"] == 0
     here = loss_bytes(shipped("0.1b"), 16 * 1024, "bf16", "cpu")
     assert 0.9 * CHUNK_BYTES["cpu"] < here["logits of a chunk"] <= CHUNK_BYTES["cpu"]
 

@@ -8,10 +8,12 @@ from buddygpt.model import loss as module
 from buddygpt.model.loss import linear_cross_entropy, linear_log_probs, linear_scores
 
 
-@pytest.fixture(params=[1, 7, 10**6], ids="chunk {}".format)
+@pytest.fixture(params=[(1, 1), (7, 1), (10**6, 1), (7, 64)], ids="{0[0]} rows, whole {0[1]}".format)
 def chunk(request, monkeypatch):
-    """Force chunks of few rows."""
-    monkeypatch.setattr(module, "CHUNK_BYTES", dict.fromkeys(module.CHUNK_BYTES, request.param * 50 * 4))
+    """Force chunks of few rows, and the 50 entries to be filled up as for an accelerator."""
+    rows, alignment = request.param
+    monkeypatch.setattr(module, "CHUNK_BYTES", dict.fromkeys(module.CHUNK_BYTES, rows * 50 * 4))
+    monkeypatch.setattr(module, "ALIGNMENT", dict.fromkeys(module.ALIGNMENT, alignment))
     monkeypatch.setattr(module, "BLOCK_BYTES", 3 * 50 * 4)
     monkeypatch.setattr(module, "BLOCK_COLUMNS", 17)
 

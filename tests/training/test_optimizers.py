@@ -7,6 +7,7 @@ import torch
 
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 from buddygpt.recipe.training import AdamW, Muon
+from buddygpt.training import optimizers
 from buddygpt.training.optimizers import build_optimizer, parameter_groups
 
 ADAMW = AdamW(kind="adamw", learning_rate=1e-2, weight_decay=0.5)
@@ -120,9 +121,19 @@ def adamw_reference(weight, grads, rate, decay, betas=(0.9, 0.95), eps=1e-8):
 
 
 @pytest.mark.parametrize("mlp", [{}, EXPERTS], ids=["dense", "experts"])
-@pytest.mark.parametrize("section", [ADAMW, MUON], ids=lambda s: s.kind)
-def test_each_matrix_moves_by_itself_as_a_plain_reference_does(section, mlp):
-    """Experts too: each one's matrices are orthogonalised alone, also of one that no token chose."""
+@pytest.mark.parametrize(
+    ("section", "together"),
+    [(ADAMW, None), (MUON, None), (MUON, 10**9), (MUON, 1000), (MUON, 1)],
+    ids=["adamw", "muon", "muon, a shape at once", "muon, some at once", "muon, one at once"],
+)
+def test_each_matrix_moves_by_itself_as_a_plain_reference_does(section, together, mlp, monkeypatch):
+    """Experts too: each one's matrices are orthogonalised alone, also of one that no token chose.
+
+    A GPU takes several in one kernel.
+    """
+    if together is not None:
+        monkeypatch.setattr(optimizers, "_alone", lambda _: False)
+        monkeypatch.setattr(optimizers, "TOGETHER", together)
     net = model(attention_bias=True, **mlp)
     assert all(p.ndim <= 2 for p in net.parameters())
     before = {n: p.detach().clone() for n, p in net.named_parameters()}
@@ -146,6 +157,44 @@ def test_each_matrix_moves_by_itself_as_a_plain_reference_does(section, mlp):
         else:
             rate = 1e-2 if section.kind == "adamw" else 1e-3
             torch.testing.assert_close(parameter.detach(), adamw_reference(before[name], grads[name], rate, decay))
+
+
+def test_a_run_goes_on_where_matrices_move_together(monkeypatch):
+    """A CPU's state serves a GPU: the moments are the same, the matrices within bf16's rounding."""
+    ours = []
+    for alone in ((True, True, True), (True, False, False)):
+        net = model(**EXPERTS)
+        optimizer = build_optimizer(net, MUON)
+        for n, one_by_one in enumerate(alone):
+            if n == 1:
+                state, optimizer = copy.deepcopy(optimizer.state_dict()), build_optimizer(net, MUON)
+                optimizer.load_state_dict(state)
+            monkeypatch.setattr(optimizers, "_alone", lambda _, alone=one_by_one: alone)
+            torch.manual_seed(n)
+            for parameter in net.parameters():
+                parameter.grad = torch.randn_like(parameter)
+            optimizer.step()
+        ours.append((net, optimizer))
+    (one, first), (other, second) = ours
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-4)
+        assert set(first.state[a]) == set(second.state[b])
+        for key in first.state[a]:
+            torch.testing.assert_close(first.state[a][key], second.state[b][key])
+
+
+def test_a_matrix_without_a_gradient_stays_where_matrices_move_together(monkeypatch):
+    monkeypatch.setattr(optimizers, "_alone", lambda _: False)
+    net = model()
+    optimizer = build_optimizer(net, MUON)
+    hidden = parameter_groups(net)[0]
+    before = [p.detach().clone() for p in hidden]
+    for parameter in hidden[::2]:
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    assert [torch.equal(p, old) for p, old in zip(hidden, before, strict=True)] == [
+        n % 2 == 1 for n in range(len(hidden))
+    ]
 
 
 def test_an_update_of_muon_is_as_large_as_one_of_adamw():

@@ -86,8 +86,8 @@ def find_card(device: str) -> Card | None:
 ASSUMED_MFU = 0.12
 """Share of a card's peak that training is assumed to reach, embedding and head included. Measured with this program on
 one H200 (torch 2.11, bf16, documents isolated, not compiled): 0.1b-32k 19 %, 0.3b 14 %, 0.3b-mla 13 %, 0.7b-moe 6 %; on
-one H100 0.1b 14 %. Slower cards are easier to fill and reach more; published for other programs: 50 % (nanochat d24 on H100),
-56 % (TinyLlama 1.1B on A100), 9 % (SmolLM-135M on H100)."""
+one H100 0.1b 14 %. Slower cards are easier to fill and reach more; published for other programs: 50 % (nanochat d24 on
+H100), 56 % (TinyLlama 1.1B on A100), 9 % (SmolLM-135M on H100)."""
 LAUNCHES = 5e-3
 """Seconds that a layer takes at least in a micro-batch, forward and backward: some 200 kernels are launched one by one.
 Measured with tiny's three layers beside one H100: 16 ms. It rules for models of a few million parameters."""

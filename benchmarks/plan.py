@@ -63,7 +63,7 @@ CASES = {
         Case("0.1b", 4, 1, _cut(2, 256)),
         Case("0.1b-32k", 4, 2, _cut(8)),
         Case("0.3b-mla", 2, 2, (*_cut(2), "model.vocab_size=151669")),
-        Case("0.7b-moe", 2, 2, _cut(8)),
+        Case("0.7b-moe", 2, 2, _cut(4)),
     ),
     "cuda": (
         Case("0.1b", 0, 3),

@@ -1,11 +1,13 @@
 """The routed experts' computation: tokens sorted by expert, each expert one matrix product over its own.
 
-Shapes: N tokens, A experts chosen for a token, M = N * A pairs sorted by expert, E experts, C channels, F width.
+Shapes: N tokens, A experts chosen for a token, M = N * A pairs, sorted by expert or not, P rows of pairs and of what
+fills them up, E experts, C channels, F width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -129,53 +131,88 @@ class _Loop(torch.autograd.Function):
     """One expert after the other, with a backward pass of its own.
 
     Of what lies between only the gate and up products are kept. The weight enters between up and down projection, so
-    that its gradient needs no output of the expert; pairs are gathered and summed by index, never scattered.
+    that its gradient needs no output of the expert; pairs are gathered and summed by index, never scattered. On a CPU
+    an expert's pairs are filled up to a `whole` number by pairs of weight 0, which give nothing and get nothing.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x_NC: Tensor, weights_NA: Tensor, order_M: Tensor, counts: list[int], *matrices: Tensor
     ) -> Tensor:
-        pairs, width = order_M.numel(), matrices[0].shape[0]
-        weights_M = weights_NA.flatten()[order_M]
-        gate_MF, up_MF = x_NC.new_empty(2, pairs, width)
-        y_MC = x_NC.new_empty(pairs, x_NC.shape[1])
-        for _, rows, (gate_FC, up_FC, down_CF) in _busy(counts, matrices, x_NC.dtype):
-            x = x_NC[order_M[rows] // weights_NA.shape[1]]
-            torch.mm(x, gate_FC.T, out=gate_MF[rows])
-            torch.mm(x, up_FC.T, out=up_MF[rows])
-            inner = F.silu(gate_MF[rows]).mul_(up_MF[rows]).mul_(weights_M[rows, None])
-            torch.mm(inner, down_CF.T, out=y_MC[rows])
-        ctx.save_for_backward(x_NC, weights_NA, order_M, gate_MF, up_MF, *matrices)
-        ctx.counts = counts
-        return _sum_pairs(y_MC, order_M, weights_NA.shape[1])
+        filled = [whole(count) for count in counts] if _knows_shapes(x_NC) else counts
+        rows_M = _rows(order_M, counts, filled)
+        tokens_P, weights_P = _pairs(rows_M, weights_NA, sum(filled))
+        gate_PF, up_PF = x_NC.new_empty(2, tokens_P.numel(), matrices[0].shape[0])
+        y_PC = x_NC.new_empty(tokens_P.numel(), x_NC.shape[1])
+        for _, rows, (gate_FC, up_FC, down_CF) in _busy(filled, matrices, x_NC.dtype):
+            x = x_NC[tokens_P[rows]]
+            torch.mm(x, gate_FC.T, out=gate_PF[rows])
+            torch.mm(x, up_FC.T, out=up_PF[rows])
+            inner = F.silu(gate_PF[rows]).mul_(up_PF[rows]).mul_(weights_P[rows, None])
+            torch.mm(inner, down_CF.T, out=y_PC[rows])
+        ctx.save_for_backward(x_NC, weights_NA, rows_M, gate_PF, up_PF, *matrices)
+        ctx.filled = filled
+        return _sum_pairs(y_PC, rows_M, weights_NA.shape[1])
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        x_NC, weights_NA, order_M, gate_MF, up_MF, *matrices = ctx.saved_tensors
+        x_NC, weights_NA, rows_M, gate_PF, up_PF, *matrices = ctx.saved_tensors
         grad_NC, chosen = grad_outputs[0], weights_NA.shape[1]
-        weights_M = weights_NA.flatten()[order_M]
-        grad_x_MC = x_NC.new_empty(order_M.numel(), x_NC.shape[1])
-        grad_weights_M = torch.empty_like(weights_M)
+        tokens_P, weights_P = _pairs(rows_M, weights_NA, gate_PF.shape[0])
+        grad_x_PC = x_NC.new_empty(tokens_P.numel(), x_NC.shape[1])
+        grad_weights_P = torch.empty_like(weights_P)
         grads: list[Tensor | None] = [None] * len(matrices)
-        for expert, rows, (gate_FC, up_FC, down_CF) in _busy(ctx.counts, matrices, x_NC.dtype):
-            tokens = order_M[rows] // chosen
-            x, grad, weight, gate, up = x_NC[tokens], grad_NC[tokens], weights_M[rows, None], gate_MF[rows], up_MF[rows]
+        for expert, rows, (gate_FC, up_FC, down_CF) in _busy(ctx.filled, matrices, x_NC.dtype):
+            tokens = tokens_P[rows]
+            x, grad, weight, gate, up = x_NC[tokens], grad_NC[tokens], weights_P[rows, None], gate_PF[rows], up_PF[rows]
             silu = F.silu(gate)
             inner = silu * up
             grad_inner = grad @ down_CF
-            grad_weights_M[rows] = (grad_inner * inner).sum(-1, dtype=weights_M.dtype)
+            grad_weights_P[rows] = (grad_inner * inner).sum(-1, dtype=weights_P.dtype)
             grad_down = grad.T @ inner.mul_(weight)
             grad_inner.mul_(weight)
             grad_up = silu.mul_(grad_inner)
             grad_gate = torch.ops.aten.silu_backward(grad_inner.mul_(up), gate)
-            torch.mm(grad_gate, gate_FC, out=grad_x_MC[rows])
-            torch.addmm(grad_x_MC[rows], grad_up, up_FC, out=grad_x_MC[rows])
+            torch.mm(grad_gate, gate_FC, out=grad_x_PC[rows])
+            torch.addmm(grad_x_PC[rows], grad_up, up_FC, out=grad_x_PC[rows])
             for place, found in enumerate((grad_gate.T @ x, grad_up.T @ x, grad_down)):
                 grads[3 * expert + place] = found.to(matrices[3 * expert + place].dtype)
         idle = (torch.zeros_like(m) if g is None else g for m, g in zip(matrices, grads, strict=True))
-        grad_weights_NA = grad_weights_M[_inverse(order_M)].view_as(weights_NA)
-        return _sum_pairs(grad_x_MC, order_M, chosen), grad_weights_NA, None, None, *idle
+        grad_weights_NA = grad_weights_P[rows_M].view_as(weights_NA)
+        return _sum_pairs(grad_x_PC, rows_M, chosen), grad_weights_NA, None, None, *idle
+
+
+def whole(count: int) -> int:
+    """So many rows, filled up to whole 16 and from 512 on to one of sixteen steps to the double.
+
+    oneDNN writes a kernel for each number of rows that it meets. With numbers as they come experts take 2 to 3 times as
+    long in bf16, and kernels 1.3 to 2 GB.
+    """
+    step = max(16, 1 << max(0, count.bit_length() - 5))
+    return count if count < step else -(-count // step) * step
+
+
+def _knows_shapes(x_NC: Tensor) -> bool:
+    """Where a product's kernel is written for its shape: in half precision on a CPU."""
+    return x_NC.device.type == "cpu" and x_NC.dtype != torch.float32
+
+
+def _rows(order_M: Tensor, counts: list[int], filled: list[int]) -> Tensor:
+    """The row of each pair, in the order of tokens, where an expert's pairs take as many rows as `filled` says."""
+    before = accumulate((more - count for more, count in zip(filled, counts, strict=True)), initial=0)
+    skipped_E = torch.tensor(list(before)[:-1])
+    skipped_M = skipped_E.repeat_interleave(torch.tensor(counts)).to(order_M.device)
+    rows_M = torch.empty_like(order_M)
+    rows_M[order_M] = torch.arange(order_M.numel(), device=order_M.device) + skipped_M
+    return rows_M
+
+
+def _pairs(rows_M: Tensor, weights_NA: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Token and weight of each row; what fills up has token 0 and weight 0."""
+    tokens_P, weights_P = rows_M.new_zeros(rows), weights_NA.new_zeros(rows)
+    tokens_P[rows_M] = torch.arange(rows_M.numel(), device=rows_M.device) // weights_NA.shape[1]
+    weights_P[rows_M] = weights_NA.flatten()
+    return tokens_P, weights_P
 
 
 def _busy(
@@ -190,9 +227,9 @@ def _busy(
         start += count
 
 
-def _sum_pairs(y_MC: Tensor, order_M: Tensor, chosen: int) -> Tensor:
+def _sum_pairs(y_PC: Tensor, rows_M: Tensor, chosen: int) -> Tensor:
     """(N, C): sums of each token's pairs."""
-    return y_MC[_inverse(order_M)].view(-1, chosen, y_MC.shape[-1]).sum(1)
+    return y_PC[rows_M].view(-1, chosen, y_PC.shape[-1]).sum(1)
 
 
 def _inverse(order_M: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from buddygpt.model import experts as module
 from buddygpt.model.experts import mix_experts
@@ -31,11 +32,19 @@ def grouped(x, indices, weights, experts):
     return module._grouped(x, weights, order, counts, matrices)
 
 
+def filled(x, indices, weights, experts):
+    """As a CPU does it in bf16."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_knows_shapes", lambda _: True)
+        patch.setattr(module, "whole", lambda count: -(-count // 4) * 4)
+        return mix_experts(x, indices, weights, experts)
+
+
 def dense(x, indices, weights, experts):
     return module._dense(x, indices, weights, [m for expert in experts for m in module._matrices(expert)])
 
 
-@pytest.mark.parametrize("compute", [mix_experts, grouped, dense])
+@pytest.mark.parametrize("compute", [mix_experts, filled, grouped, dense])
 @pytest.mark.parametrize("case", [{}, {"chosen": 1}, {"used": 2}, {"tokens": 1}, {"chosen": 5}], ids=str)
 def test_values_and_gradients(compute, case):
     x, indices, weights, experts = inputs(**case)
@@ -56,6 +65,36 @@ def test_values_and_gradients(compute, case):
         )
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_products_in_bf16_on_a_cpu_have_few_shapes():
+    """oneDNN keeps a kernel for each; whatever the router does, experts bring few."""
+
+    class Shapes(TorchDispatchMode):
+        found = set()
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm):
+                self.found.add(tuple(x.shape for x in args[-2:]))
+            return function(*args, **kwargs or {})
+
+    counts = set()
+    with Shapes():
+        for seed in range(40):
+            x, _, weights, experts = inputs(tokens=300)
+            torch.manual_seed(seed)
+            indices = torch.multinomial(torch.rand(5).expand(300, 5) + 0.1, 2)
+            counts |= set(indices.flatten().bincount().tolist())
+            with torch.autocast("cpu", torch.bfloat16):
+                mix_experts(x, indices, weights, experts).float().sum().backward()
+    assert len(counts) > 80 and len(Shapes.found) <= 8 * 300 / 16
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 100, 511, 513, 1000, 5000, 100_000])
+def test_whole_numbers_are_few_and_near(count):
+    more = module.whole(count)
+    assert count <= more < count + max(16, count / 16 + 1) and module.whole(more) == more
+    assert len({module.whole(n) for n in range(100_000)}) < 220
 
 
 def test_an_idle_expert_has_a_gradient_of_zeros():

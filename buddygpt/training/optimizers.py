@@ -48,26 +48,23 @@ class MuonTogether(torch.optim.Muon):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step; its state is that of torch's."""
-        moving = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
-        if any(_alone(p) for parameters in moving for p in parameters):
+        if any(_alone(p) for group in self.param_groups for p in group["params"]):
             return super().step(closure)
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group, parameters in zip(self.param_groups, moving, strict=True):
-            for some in _of_one_shape(parameters):
+        for group in self.param_groups:
+            moving: list[Tensor] = []
+            self._init_group(group, moving, [], [])  # those with a gradient; makes their moments
+            for some in _of_one_shape(moving):
                 self._move(group, some)
         return loss
 
     def _move(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         """Algorithm 1 of arXiv 2502.16982 with Nesterov's momentum, over matrices of one shape."""
-        rate, momentum, grads = group["lr"], group["momentum"], [p.grad for p in parameters]
-        for parameter in parameters:
-            state = self.state[parameter]
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(parameter)
-        buffers = [self.state[p]["momentum_buffer"] for p in parameters]
+        rate, momentum = group["lr"], group["momentum"]
+        grads, buffers = [p.grad for p in parameters], [self.state[p]["momentum_buffer"] for p in parameters]
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
         stack_KAB = parameters[0].new_empty(len(parameters), *parameters[0].shape, dtype=torch.bfloat16)
         torch._foreach_copy_(stack_KAB.unbind(), torch._foreach_lerp(grads, buffers, momentum))

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from buddygpt.model.shapes import round_up
 from buddygpt.model.visibility import Runs, Visibility
 
 SHORT = 256
@@ -329,7 +330,7 @@ def _by_length(q_MHD: Tensor, k_MKD: Tensor, v_MKD: Tensor, runs: Runs, scale: f
     """
     groups: dict[int, list[int]] = {}
     for number, length in enumerate(runs.lengths):
-        groups.setdefault(_rounded(length), []).append(number)
+        groups.setdefault(round_up(length, 4), []).append(number)
     if len(groups) == 1 and len(set(runs.lengths)) == 1:
         q, k, v = (x.unflatten(0, (len(runs.lengths), -1)).transpose(1, 2) for x in (q_MHD, k_MKD, v_MKD))
         return _sdpa(q, k, v, scale).transpose(1, 2).flatten(0, 1)
@@ -349,9 +350,3 @@ def _by_length(q_MHD: Tensor, k_MKD: Tensor, v_MKD: Tensor, runs: Runs, scale: f
         parts.append(_sdpa(q, k, v, scale).transpose(1, 2)[inside_nL])
         places.append(index_nL[inside_nL])
     return y_MHD.index_copy(0, torch.cat(places), torch.cat(parts))
-
-
-def _rounded(length: int) -> int:
-    """The length up to which a run is filled: four steps to each doubling, at least 16."""
-    step = max(16, 1 << max(0, length.bit_length() - 3))
-    return -(-length // step) * step

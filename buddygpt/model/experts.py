@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from buddygpt.model.mlp import GateMLP
+from buddygpt.model.shapes import round_up
 
 
 def mix_experts(x_NC: Tensor, indices_NA: Tensor, weights_NA: Tensor, experts: Iterable[nn.Module]) -> Tensor:
@@ -183,13 +184,12 @@ class _Loop(torch.autograd.Function):
 
 
 def whole(count: int) -> int:
-    """So many rows, filled up to whole 16 and from 512 on to one of sixteen steps to the double.
+    """Rows that so many pairs of an expert are filled up to; fewer than 16 stay as they are.
 
     oneDNN writes a kernel for each number of rows that it meets. With numbers as they come experts take 2 to 3 times as
     long in bf16, and kernels 1.3 to 2 GB.
     """
-    step = max(16, 1 << max(0, count.bit_length() - 5))
-    return count if count < step else -(-count // step) * step
+    return count if count < 16 else round_up(count, 16)
 
 
 def _knows_shapes(x_NC: Tensor) -> bool:

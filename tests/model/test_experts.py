@@ -90,11 +90,10 @@ def test_products_in_bf16_on_a_cpu_have_few_shapes():
     assert len(counts) > 80 and len(Shapes.found) <= 8 * 300 / 16
 
 
-@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 100, 511, 513, 1000, 5000, 100_000])
-def test_whole_numbers_are_few_and_near(count):
-    more = module.whole(count)
-    assert count <= more < count + max(16, count / 16 + 1) and module.whole(more) == more
-    assert len({module.whole(n) for n in range(100_000)}) < 220
+def test_whole_numbers_are_few_and_near():
+    found = {count: module.whole(count) for count in range(20_000)}
+    assert all(count <= more < count + max(16, count / 16 + 1) for count, more in found.items())
+    assert all(module.whole(more) == more for more in set(found.values())) and len(set(found.values())) < 150
 
 
 def test_an_idle_expert_has_a_gradient_of_zeros():

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 
 from buddygpt.data.files.encodings import BOM, not_utf8, without_mark
-from buddygpt.data.files.lines import Rows, read_json_lines
+from buddygpt.data.files.lines import Rows, load_fast, read_json_lines
 from buddygpt.data.files.streams import CHUNK, LIMIT, LIMIT_WORDS
 from buddygpt.recipe.errors import BuddyError
 
@@ -155,7 +155,7 @@ class _Window:
         else:
             return None
         try:
-            rows = orjson.loads(b"".join(parts))
+            rows = load_fast(b"".join(parts))
         except orjson.JSONDecodeError:
             return None
         if not rows:  # the array is empty, or ends in a comma

@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 
 from buddygpt.data.files import arrays
 from buddygpt.data.files.arrays import read_json
+from buddygpt.data.files.lines import read_json_lines
 from buddygpt.recipe.errors import BuddyError
 
-scalars = st.one_of(st.text(max_size=9), st.integers(), st.booleans(), st.none(), st.floats(allow_nan=False))
+edges = st.builds(int.__add__, st.sampled_from([-(1 << 64), -(1 << 63), 1 << 63, 1 << 64, 10**19]), st.integers(-2, 2))
+"""Integers about which a parser of 64 bits may be wrong."""
+scalars = st.one_of(st.text(max_size=9), st.integers(), edges, st.booleans(), st.none(), st.floats(allow_nan=False))
 values = st.recursive(scalars, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=3), v, max_size=3))
 objects = st.fixed_dictionaries({"id": st.integers(), "text": st.text()}, optional={"x": values})
 arrays_of_rows = st.lists(objects | values, max_size=8) | st.lists(objects, max_size=12)
@@ -39,6 +42,10 @@ def read(data: bytes, window: int, chunk: int = 7) -> list:
     return [row for _, row in rows]
 
 
+def read_lines(data: bytes) -> list:
+    return [row for _, row in read_json_lines(io.BytesIO(data), "a.jsonl")]
+
+
 def fault(data: bytes, window: int = 1 << 22, chunk: int = 1 << 18) -> str:
     with pytest.raises(BuddyError) as caught:
         read(data, window, chunk)
@@ -50,8 +57,19 @@ def fault(data: bytes, window: int = 1 << 22, chunk: int = 1 << 18) -> str:
 @given(arrays_of_rows, styles, st.integers(1, 300))
 def test_any_array_in_any_window_is_what_json_reads(rows, style, window):
     data = dump(rows, style)
-    assert read(data, window) == json.loads(data)
-    assert read(b"\xef\xbb\xbf\n " + data + b" \n", window) == json.loads(data)
+    read_by_json = repr(json.loads(data))  # tells integers from floats
+    assert repr(read(data, window)) == read_by_json
+    assert repr(read(b"\xef\xbb\xbf\n " + data + b" \n", window)) == read_by_json
+
+
+@pytest.mark.parametrize("digits", [18, 19, 20, 40, 400])
+@pytest.mark.parametrize("sign", ["", "-"])
+@pytest.mark.parametrize("row", ['{{"id":{}}}', "[{}]", "{}", '{{"a":[{{"b":{}}}],"text":"是"}}'])
+def test_long_integers_stay_whole_in_arrays_and_lines(digits, sign, row):
+    for first in "19":
+        line = row.format(sign + first * digits)
+        for rows in read(f"[{line},{line}]".encode(), 1 << 22), read_lines(f"{line}\n{line}\n".encode()):
+            assert repr(rows) == repr([json.loads(line)] * 2)
 
 
 @given(arrays_of_rows, styles, st.data(), st.integers(1, 300))

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -21,10 +23,12 @@ from typing import Any
 
 from benchmarks.table import table
 
-STEPS, TINY_STEPS, WARM = 12, 40, 3
-"""Steps of a real run, of one of the tiny recipe, and those of them that do not count for its speed."""
-SECONDS = {"cuda": 4.0, "cpu": 40.0}
+WARM = 3
+"""Steps of a run that do not count for its speed."""
+SECONDS = {"cuda": 15.0, "cpu": 40.0}
 """Of training in a probe."""
+PAIRS = {"cuda": 1, "cpu": 3}
+"""Probes and runs of a row, in turn: on a CPU that others share, one pair says little."""
 TEXT = ("data.sources=[{kind: demo, characters: 400k}]", "data.near_duplicates=null", "data.clean=null",
         "data.validation=0.05", "pretrain.eval_tokens=1000", "pretrain.prompts=[]")  # fmt: skip
 
@@ -38,17 +42,14 @@ class Case:
         micro: windows of a micro-batch; the recipe's where 0.
         accumulation: micro-batches of a step; the recipe's where 0.
         changes: overrides.
+        steps: of the run.
     """
 
     recipe: str
     micro: int = 0
     accumulation: int = 0
     changes: tuple[str, ...] = ()
-
-    @property
-    def steps(self) -> int:
-        """Of the run."""
-        return TINY_STEPS if self.recipe == "tiny" else STEPS
+    steps: int = 12
 
 
 def _cut(layers: int, length: int = 512) -> tuple[str, ...]:
@@ -57,8 +58,8 @@ def _cut(layers: int, length: int = 512) -> tuple[str, ...]:
 
 CASES = {
     "cpu": (
-        Case("tiny"),
-        Case("tiny", 4, 4),
+        Case("tiny", steps=40),
+        Case("tiny", 4, 4, steps=40),
         Case("0.1b", 2, 2, _cut(8)),
         Case("0.1b", 4, 1, _cut(2, 256)),
         Case("0.1b-32k", 4, 2, _cut(8)),
@@ -71,7 +72,7 @@ CASES = {
         Case("0.3b-mla", 0, 3),
         Case("0.1b-32k", 64, 1),
         Case("0.3b", 0, 3),
-        Case("tiny"),
+        Case("tiny", steps=200),
     ),
 }
 
@@ -84,8 +85,10 @@ def run() -> str:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for case in CASES[kind]:
-            found = {side: _in_a_process(side, kind, case, folder) for side in ("told", "real")}
-            rows.append(_row(case, found))
+            pairs = [
+                {side: _in_a_process(side, kind, case, folder) for side in ("told", "real")} for _ in range(PAIRS[kind])
+            ]
+            rows.append(_row(case, pairs))
             print(f"| {' | '.join(rows[-1])} |", file=sys.stderr, flush=True)
     head = (
         "recipe",
@@ -97,15 +100,18 @@ def run() -> str:
         "probed",
     )
     what = (
-        f"{STEPS} steps of `buddy pretrain` ({TINY_STEPS} of tiny), the first {WARM} left out of its speed, which is "
-        f"that of its median step; probes of {SECONDS[kind]:g} s. "
+        f"12 steps of `buddy pretrain`, more of tiny, the first {WARM} left out of its speed, which is that of its "
+        f"median step; probes of {SECONDS[kind]:g} s at most. "
     )
     what += (
         "Memory is `max_memory_allocated`. "
         if kind == "cuda"
         else "Memory is the peak of the whole process, data, saving and report included. "
     )
-    return what + f"Ratios are to the run.\n\n{_device(kind)}\n\n" + table(head, rows)
+    what += "Ratios are to the run"
+    if PAIRS[kind] > 1:
+        what += f": the median of {PAIRS[kind]} pairs, the lowest and the highest beside it"
+    return what + f".\n\n{_device(kind)}\n\n" + table(head, rows)
 
 
 def _device(kind: str) -> str:
@@ -114,18 +120,23 @@ def _device(kind: str) -> str:
     return f"{torch.cuda.get_device_name()}." if kind == "cuda" else f"{os.cpu_count()} cores."
 
 
-def _row(case: Case, found: dict[str, dict[str, Any]]) -> tuple[str, ...]:
-    told, real = found["told"], found["real"]
+def _row(case: Case, pairs: list[dict[str, dict[str, Any]]]) -> tuple[str, ...]:
     layers = [c.rpartition("=")[2] for c in case.changes if "num_hidden_layers" in c]
     return (
         case.recipe + (f", {layers[0]} layers" if layers else ""),
-        told["shape"],
-        f"{real['bytes'] / 1e9:.2f}",
-        f"{told['predicted'] / real['bytes']:.3f} x",
-        f"{told['bytes'] / real['bytes']:.3f} x",
-        f"{real['speed']:,.0f}",
-        f"{told['speed'] / real['speed']:.3f} x",
+        pairs[0]["told"]["shape"],
+        f"{median(pair['real']['bytes'] for pair in pairs) / 1e9:.2f}",
+        _ratio(pair["told"]["predicted"] / pair["real"]["bytes"] for pair in pairs),
+        _ratio(pair["told"]["bytes"] / pair["real"]["bytes"] for pair in pairs),
+        f"{median(pair['real']['speed'] for pair in pairs):,.0f}",
+        _ratio(pair["told"]["speed"] / pair["real"]["speed"] for pair in pairs),
     )
+
+
+def _ratio(found: Iterable[float]) -> str:
+    ratios = sorted(found)
+    span = f" ({ratios[0]:.3f} to {ratios[-1]:.3f})" if len(ratios) > 1 else ""
+    return f"{median(ratios):.3f} x{span}"
 
 
 def _in_a_process(side: str, kind: str, case: Case, folder: str) -> dict[str, Any]:
@@ -198,11 +209,13 @@ def _real(kind: str, name: str, changes: list[str]) -> dict[str, Any]:
     except SystemExit as stop:
         assert not stop.code, stop.code
     done = json.loads((run / "pretrain" / "done.json").read_text("utf-8"))
-    return {"bytes": done["made_on"]["peak_bytes"], "speed": _speed(rows)}
+    found = {"bytes": done["made_on"]["peak_bytes"], "speed": _speed(rows)}
+    shutil.rmtree(run)  # gigabytes that nobody wants
+    return found
 
 
 def _end_early(rows: Path, steps: int) -> None:
-    """Tell and end once the last step is written, before gigabytes are saved that nobody wants."""
+    """Tell and end once the last step is written, before gigabytes are saved."""
     import torch
 
     while len(_steps(rows)) < steps:

@@ -32,6 +32,7 @@ from buddygpt.recipe.data import DataSection, DemoSource
 from buddygpt.recipe.errors import BrokenOff
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.schema import Recipe
+from buddygpt.training.balance import Balance
 from buddygpt.training.checkpoints import Shelf
 from buddygpt.training.compiled import warm_up
 from buddygpt.training.guard import Guard
@@ -41,8 +42,8 @@ from buddygpt.training.setup import find_device, resident_bytes
 
 SECONDS = 40.0
 """After so long no further step begins."""
-MOST_STEPS = 50
-"""Steps that are run at most; the first one warms up."""
+MOST_STEPS = 200
+"""Steps that are run at most; the first one warms up. Where steps are short, those of one second differ by half."""
 MICRO_BATCHES = 3
 """Of a step of the probe, where the recipe's has as many."""
 DOCUMENT, OF_THE_DEMO = 300, 130
@@ -147,7 +148,7 @@ def measure(recipe: Recipe, micro_batch_size: int, accumulation: int, seconds: f
     with tempfile.TemporaryDirectory() as name:  # the trainer makes one; nothing is left of it
         folder = Path(name)
         keeper = Keeper(folder, Shelf(folder, 1), Guard(section.guard), windows, batch, str, silent)
-        trainer = Unsaved(model, None, section, keeper, [], [clock], pace)  # type: ignore[arg-type]
+        trainer = Unsaved(model, None, section, keeper, [], [Balance(), clock], pace)  # type: ignore[arg-type]
         if section.compile:
             warm_up(trainer, "pretrain", silent)
         trainer.train()

@@ -11,9 +11,19 @@ import torch
 from buddygpt.model.configuration import BuddyGPTConfig
 from buddygpt.model.cost import as_section, is_absorbed, score_widths
 from buddygpt.model.loss import BLOCK_BYTES, BLOCK_COLUMNS, chunk_rows, filled
-from buddygpt.recipe.geometry import Matrix, attention_matrices, count_parameters, head_widths, mlp_matrices
+from buddygpt.recipe.dpo import DPOSection
+from buddygpt.recipe.geometry import (
+    Matrix,
+    attention_matrices,
+    count_parameters,
+    count_updates,
+    head_widths,
+    mlp_matrices,
+    updated_matrices,
+)
 from buddygpt.recipe.model import GQA, MLA, ModelSection, MoE
 from buddygpt.recipe.training import TrainingSection
+from buddygpt.recipe.tuning import TuningSection
 
 FP32 = 4
 """Bytes of a number in fp32: weights, gradients, moments, the residual stream, statistics."""
@@ -29,7 +39,7 @@ class Memory:
     """Bytes on one device while it trains, by part. What a CPU's process holds without a model comes on top.
 
     Args:
-        weights: fp32.
+        weights: fp32; those of a reference model that is asked at each step among them.
         gradients: fp32.
         optimizer: moments, fp32.
         activations: what one micro-batch keeps for its backward pass.
@@ -93,7 +103,6 @@ def training_memory(
     section: TrainingSection,
     length: int,
     device: str = "cuda",
-    trained: int | None = None,
     *,
     accumulated: bool = True,
     attention: str = "plain",
@@ -105,7 +114,6 @@ def training_memory(
         section: how it is trained.
         length: tokens of a window.
         device: torch's name of its kind.
-        trained: parameters that learn; all of them where left out.
         accumulated: a step has several micro-batches.
         attention: one of `KEPT`.
     """
@@ -113,22 +121,29 @@ def training_memory(
     parameters = count_parameters(model)
     rows, precision = section.micro_batch_size * length, section.precision
     checkpointing, muon = section.gradient_checkpointing, section.optimizer.kind == "muon"
-    # AdamW has two moments; Muon has one, of the hidden matrices.
-    moments = 2 * parameters.total - (parameters.matrices if muon else 0)
-    if trained is not None:
-        moments = trained if muon else 2 * trained
-    kept = activation_bytes(model, rows, precision, checkpointing, device, length, attention)
+    lora = section.lora if isinstance(section, TuningSection) else None
+    rank = lora.rank if lora else 0
+    updates = count_updates(model, rank)
+    learns, hidden = (updates, updates) if lora else (parameters.total, parameters.matrices)
+    # Without low-rank updates the reference of `dpo` is a model of its own, unless its scores are kept.
+    live = not lora and isinstance(section, DPOSection) and section.reference == "live"
+    kept = activation_bytes(model, rows, precision, checkpointing, device, length, attention, rank)
     again = kept.pop("one layer", 0)
-    layer = _layer_bytes(model, rows, length, precision, device, attention)
-    # Where layers are computed again nobody keeps their matrices in the compute type but autocast, until the loss is.
-    cast = model.num_hidden_layers * layer["weights in the compute type"] if checkpointing else 0
-    loss = loss_bytes(model, rows, precision, device, learns=trained is None)
+    layer = _layer_bytes(model, rows, length, precision, device, attention, rank)
+    # Where layers are computed again nobody keeps their matrices in the compute type but autocast, until the loss is:
+    # of those that learn.
+    cast = model.num_hidden_layers * layer["weights in the compute type"] if checkpointing and not lora else 0
+    loss = loss_bytes(model, rows, precision, device, learns=not lora)
     matrices = [*attention_matrices(model).values(), *mlp_matrices(model).values()]
-    experts = sum(FP32 * m.size * m.copies for m in matrices if m.copies > 1) if trained is None else 0
+    experts = 0 if lora else sum(FP32 * m.size * m.copies for m in matrices if m.copies > 1)
+    if lora:
+        beside = updated_matrices(model).values()
+        matrices = [Matrix(m.inputs, rank) for m in beside] + [Matrix(rank, m.outputs) for m in beside]
     return Memory(
-        weights=FP32 * parameters.total,
-        gradients=FP32 * (parameters.total if trained is None else trained),
-        optimizer=FP32 * moments,
+        weights=FP32 * (parameters.total * (2 if live else 1) + updates),
+        gradients=FP32 * learns,
+        # AdamW has two moments; Muon has one, of the hidden matrices.
+        optimizer=FP32 * (2 * learns - (hidden if muon else 0)),
         activations=sum(kept.values()),
         layer=sum(layer.values()),
         loss=sum(loss.values()) + cast,
@@ -191,6 +206,7 @@ def activation_bytes(
     device: str = "cuda",
     length: int = 1024,
     attention: str = "plain",
+    rank: int = 0,
 ) -> dict[str, int]:
     """Bytes that autograd keeps of one micro-batch until its backward pass, by part.
 
@@ -205,8 +221,9 @@ def activation_bytes(
         device: torch's name of its kind.
         length: tokens of a window.
         attention: one of `KEPT`.
+        rank: of low-rank updates; 0 where all weights learn.
     """
-    layer = _layer_bytes(model, rows, length, precision, device, attention)
+    layer = _layer_bytes(model, rows, length, precision, device, attention, rank)
     width, layers = model.hidden_size, model.num_hidden_layers
     rotary = model.attention.qk_rope_head_dim if isinstance(model.attention, MLA) else head_widths(model)[0]
     ends = {
@@ -225,7 +242,7 @@ def activation_bytes(
 
 
 def _layer_bytes(
-    model: ModelSection, rows: int, length: int, precision: str, device: str, attention: str
+    model: ModelSection, rows: int, length: int, precision: str, device: str, attention: str, rank: int
 ) -> dict[str, int]:
     """What one layer keeps, by part."""
     size, grouped = COMPUTE_TYPES[precision].itemsize, _is_grouped(model, precision, device)
@@ -234,13 +251,15 @@ def _layer_bytes(
         for name, matrix in mlp_matrices(model).items()
         if name != "gate" and (grouped or not name.startswith("experts."))
     }
-    copies = 0 if precision == "fp32" else size * sum(m.size * m.copies for m in matrices.values())
+    beside = updated_matrices(model).values() if rank else ()
+    weights = sum(m.size * m.copies for m in matrices.values()) + sum(rank * (m.inputs + m.outputs) for m in beside)
     return {
         "norms": rows * 2 * _norm_bytes(model.hidden_size),
         "attention": rows * _attention_bytes(model, size, device == "cpu"),
         "documents": int(rows * _beside_attention(model, size, length, attention)),
         "feed-forward": rows * _mlp_bytes(model, size, grouped),
-        "weights in the compute type": copies,
+        "updates": rows * size * rank * len(beside),  # what the narrow side gives
+        "weights in the compute type": 0 if precision == "fp32" else size * weights,
     }
 
 

@@ -22,6 +22,8 @@ from buddygpt.recipe.errors import BuddyError
 
 _TENSORS, _TREE = "state.safetensors", "state.json"
 _PLAIN = ("config.json", "generation_config.json", "trainer_state.json", "origin.json")
+_STATES = ("*.pt", "*.pth", "optimizer.bin")
+"""The last is the optimizer's where a model was split (FSDP); its weights lie in model.safetensors too."""
 _NUMPY = [np._core.multiarray._reconstruct, np.ndarray, np.dtype, *(type(np.dtype(t)) for t in "BHILbhilfd")]
 
 
@@ -48,7 +50,7 @@ def training_state(chapter: Path, scratch: Path) -> dict[str, Path]:
             files[f"{TRAINING}{path.name}"] = path
     tensors: dict[str, Tensor] = {}
     tree = {}
-    for path in sorted((*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth"))):
+    for path in sorted(p for pattern in _STATES for p in checkpoint.glob(pattern)):
         see_inside(path, checkpoint)
         tree[path.name] = _encode(_read(path), tensors, path.stem)
     save_file(tensors, scratch / _TENSORS)
@@ -57,7 +59,7 @@ def training_state(chapter: Path, scratch: Path) -> dict[str, Path]:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What the checkpoint's `optimizer.pt`, `scheduler.pt` and `rng_state.pth` held, by those names.
+    """What the checkpoint's `optimizer.pt` (`.bin` by FSDP), `scheduler.pt` and `rng_state.pth` held, by those names.
 
     Args:
         folder: `training` of a repository.

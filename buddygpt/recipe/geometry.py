@@ -102,6 +102,25 @@ def mlp_matrices(model: ModelSection) -> dict[str, Matrix]:
     )
 
 
+def updated_matrices(model: ModelSection) -> dict[str, Matrix]:
+    """One layer's matrices that low-rank updates lie beside: those that are called as layers.
+
+    Routed experts and MLA's `kv_up_proj` are read, for grouped and for absorbed products: an update beside them would
+    be passed over.
+    """
+    matrices = attention_matrices(model) | mlp_matrices(model)
+    return {
+        name: matrix
+        for name, matrix in matrices.items()
+        if name.endswith("_proj") and name != "kv_up_proj" and not name.startswith("experts.")
+    }
+
+
+def count_updates(model: ModelSection, rank: int) -> int:
+    """Parameters of all low-rank updates: two narrow matrices beside each."""
+    return model.num_hidden_layers * sum(rank * (m.inputs + m.outputs) for m in updated_matrices(model).values())
+
+
 def _gated(prefix: str, width: int, inner: int, copies: int = 1, used: int = 1) -> dict[str, Matrix]:
     wide, narrow = Matrix(width, inner, copies, used), Matrix(inner, width, copies, used)
     return {f"{prefix}gate_proj": wide, f"{prefix}up_proj": wide, f"{prefix}down_proj": narrow}

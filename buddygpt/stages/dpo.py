@@ -93,9 +93,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> T
 
     prompts = [pair["prompt_ids"] for source in judged for pair in source]
     asked = shown(prompts, tokenizer)
-    watch = chapter.watch(
-        "dpo", folder, recipe, work, pace, begun.origin, begun.start, pairs, begun.size, asked, tokenizer, emit
-    )
+    watch = chapter.watch(folder, recipe, work, pace, begun.origin, begun.start, pairs, asked, tokenizer, emit)
     seeds, resumed = demo_seeds(section.data), begun.start is not None
     before = first_figures(folder, lambda: judge_model(model, tokenizer, prompts, seeds, room), resumed)
     trainer = DPOTrainer(

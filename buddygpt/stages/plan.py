@@ -27,7 +27,6 @@ from buddygpt.training.facts import (
     Work,
     attention_rows,
     cache_row,
-    checkpoint_bytes,
     common_rows,
     lasting_checkpoints,
     model_rows,
@@ -125,8 +124,6 @@ def _tuning(recipe: Recipe, run: Run, chapter: Literal["sft", "dpo"], emit: Emit
     _tell_memory(work, find_room(device), emit)
     if section.model is not None:
         emit(Caution(f"{chapter}.model: {section.model} is trained; the figures are of the recipe's own model"))
-    if section.lora is not None:
-        emit(Caution(f"{chapter}.lora: takes less, for few weights have gradients and moments"))
     _tell_disk(work, run, [], emit)
 
 
@@ -262,7 +259,7 @@ def _tell_disk(work: Work, run: Run, files: Rows, emit: Emit) -> None:
     section = work.section
     steps = section.steps if isinstance(section, PretrainSection) else 0  # of tuning they are known once rows are read
     parameters, kept = count_parameters(work.model).total, lasting_checkpoints(section, steps)
-    each = checkpoint_bytes(parameters)
+    each = work.checkpoint_bytes()
     rows = [
         *files,
         ("checkpoints", f"{spell_bytes((kept + 1) * each)}: {kept} that stay and a new one, {spell_bytes(each)} each"),

@@ -15,14 +15,13 @@ from buddygpt.data.windows import Mixture, Passing, StreamWindows, TokenStream, 
 from buddygpt.events import Caution, Emit, Note, Table
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 from buddygpt.recipe.data import DemoSource, source_name
-from buddygpt.recipe.geometry import count_parameters
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import Recipe
 from buddygpt.report.chapters import Kept
 from buddygpt.training import chapter
 from buddygpt.training.branch import branch_point, origin_of, take_history
 from buddygpt.training.compiled import check_compile
-from buddygpt.training.facts import Work, checkpoint_bytes, memory_rows, model_rows, training_rows
+from buddygpt.training.facts import Work, memory_rows, model_rows, training_rows
 from buddygpt.training.launch import rank
 from buddygpt.training.pace import pretraining_pace
 from buddygpt.training.parallel import whole
@@ -90,9 +89,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     work = Work.of_pretraining(recipe, device)
     work.attention()
     pace = pretraining_pace(section, device.processes)
-    parameters = count_parameters(recipe.model).total
-    size = checkpoint_bytes(parameters)
-    chapter.check_space(section, parameters, size, pace.steps, folder, "pretrain")
+    chapter.check_space(work, pace.steps, folder)
     prepared = chapter.prepare_data(recipe, cache, emit)
     origin: dict[str, Any] = {"prepared": prepared.path.name, "versions": versions()}
     if start:
@@ -134,7 +131,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
         for prompt in _prompts(recipe)
     ]
     order = Passing(windows)
-    watch = chapter.watch("pretrain", folder, recipe, work, pace, origin, start, order, size, prompts, tokenizer, emit)
+    watch = chapter.watch(folder, recipe, work, pace, origin, start, order, prompts, tokenizer, emit)
     trainer = PretrainTrainer(
         model,
         tokenizer,

@@ -77,9 +77,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> T
 
     prompts = [ids for source in judged for ids in source.prompts()]
     asked = shown(prompts, tokenizer)
-    watch = chapter.watch(
-        "sft", folder, recipe, work, pace, begun.origin, begun.start, windows, begun.size, asked, tokenizer, emit
-    )
+    watch = chapter.watch(folder, recipe, work, pace, begun.origin, begun.start, windows, asked, tokenizer, emit)
     seeds, room, resumed = demo_seeds(section.data), context[0], begun.start is not None
     with as_before(model, *context):
         before = first_figures(folder, lambda: judge_model(model, tokenizer, prompts, seeds, room), resumed)

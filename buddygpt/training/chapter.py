@@ -24,10 +24,10 @@ from buddygpt.data.windows import Passing
 from buddygpt.events import Caution, Emit, Note
 from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.errors import BrokenOff, BuddyError, is_disk_full
+from buddygpt.recipe.geometry import count_parameters
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.runs import Run, differences, dump_yaml, free_bytes, write_atomically
 from buddygpt.recipe.schema import Chapter, Recipe
-from buddygpt.recipe.training import TrainingSection
 from buddygpt.report.chapters import Kept, keep, write_chapter
 from buddygpt.report.page import load_rows
 from buddygpt.training import checkpoints
@@ -138,20 +138,19 @@ def check_origin(start: Path, recipe: Recipe, now: Mapping[str, Any]) -> None:
         )
 
 
-def check_space(section: TrainingSection, parameters: int, size: int, steps: int, folder: Path, where: str) -> None:
+def check_space(work: Work, steps: int, folder: Path) -> None:
     """See that the checkpoints that will lie on disk at once fit.
 
     Args:
-        section: how many are kept.
-        parameters: of the model, which is left at the end.
-        size: bytes of a checkpoint.
+        work: what is trained.
         steps: of the run.
         folder: the chapter's.
-        where: the recipe's section.
 
     Raises:
         BuddyError: they do not.
     """
+    section, where = work.section, work.name
+    parameters, size = count_parameters(work.model).total, work.checkpoint_bytes()
     kept = lasting_checkpoints(section, steps) + 1  # the new one is proved before the oldest goes
     there = sum(f.stat().st_size for f in (folder / "checkpoints").rglob("*") if f.is_file())
     need = max(0, kept * size + 4 * parameters - there)
@@ -241,7 +240,6 @@ class Watch:
 
 
 def watch(
-    name: Chapter,
     folder: Path,
     recipe: Recipe,
     work: Work,
@@ -249,7 +247,6 @@ def watch(
     origin: Mapping[str, Any],
     start: Path | None,
     order: Passing[Any],
-    size: int,
     prompts: Sequence[tuple[str, Sequence[int]]],
     tokenizer: PreTrainedTokenizerBase,
     emit: Emit,
@@ -257,7 +254,6 @@ def watch(
     """The watchers of a chapter, their files taken back to the checkpoint that it goes on from.
 
     Args:
-        name: the chapter's, which is that of its section.
         folder: the chapter's; made where it is missing.
         recipe: kept in each checkpoint.
         work: what is trained, and where.
@@ -265,7 +261,6 @@ def watch(
         origin: kept in each checkpoint as `ORIGIN`.
         start: the checkpoint to go on from.
         order: what is trained on.
-        size: bytes of a checkpoint.
         prompts: what the model goes on with at each evaluation: each as it is shown, and its ids.
         tokenizer: the model's.
         emit: who is told.
@@ -273,13 +268,15 @@ def watch(
     Raises:
         BuddyError: a tracker cannot begin.
     """
-    section = getattr(recipe, name)
+    section = work.section
     # Of low-rank updates nothing else is saved, and the reference of `dpo` is the model under them: experts stay.
     balanced = getattr(section, "lora", None) is None
     step = checkpoints.step_of(start) if start else 0
     balance, guard = Balance() if balanced else None, Guard(section.guard)
     kept = {"recipe.yaml": dump_yaml(recipe.as_dict()), ORIGIN: json.dumps(origin, indent=1)}
-    shelf = checkpoints.Shelf(folder / "checkpoints", section.keep_checkpoints, section.keep_every, size, kept)
+    shelf = checkpoints.Shelf(
+        folder / "checkpoints", section.keep_checkpoints, section.keep_every, work.checkpoint_bytes(), kept
+    )
     keeper = Keeper(folder, shelf, guard, order, pace.batch, tokenizer.decode, emit)
     if rank() == 0:
         keeper.clear(start is None)
@@ -291,7 +288,16 @@ def watch(
         balance,
         Samples([text for text, _ in prompts], [ids for _, ids in prompts], tokenizer, sampled, emit, step, judged),
         Brake(),
-        Meter(metrics, work, pace, emit, step, figures, judged, lambda: write_chapter(Run(folder.parent), name, False)),
+        Meter(
+            metrics,
+            work,
+            pace,
+            emit,
+            step,
+            figures,
+            judged,
+            lambda: write_chapter(Run(folder.parent), work.name, False),
+        ),
         keeper,
         not judged,
         start_trackers(work.section.trackers, folder, step) if rank() == 0 else (),

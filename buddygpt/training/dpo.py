@@ -20,7 +20,7 @@ from trl.trainer import dpo_trainer
 from buddygpt.events import Emit, Progress
 from buddygpt.recipe.dpo import DPOSection
 from buddygpt.training.keeper import Keeper
-from buddygpt.training.lora import lora_config
+from buddygpt.training.lora import lora_config, share_inputs
 from buddygpt.training.pace import Pace
 from buddygpt.training.reference import Pair, Score, ScoreFile, pair_key, weights_hash
 from buddygpt.training.seam import Discreet, hush_renamed, native_head
@@ -88,6 +88,7 @@ class DPOTrainer(Discreet, TrlTrainer, Seams):
                 callbacks=list(callbacks),
                 peft_config=None if section.lora is None else lora_config(section.lora),
             )
+        share_inputs(self.model)
         self.remove_callback(PrinterCallback)  # the stage's events are what is told
         for judged in held_out.values():
             self._score(judged)

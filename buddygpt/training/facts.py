@@ -16,10 +16,11 @@ from buddygpt.model.memory import COMPUTE_TYPES, Memory, training_memory
 from buddygpt.recipe.base import spell, spell_bytes
 from buddygpt.recipe.dpo import DPOSection
 from buddygpt.recipe.errors import BuddyError
-from buddygpt.recipe.geometry import count_parameters, native_architecture
+from buddygpt.recipe.geometry import count_parameters, count_updates, native_architecture
 from buddygpt.recipe.model import ModelSection, flatten
+from buddygpt.recipe.parallel import FSDP
 from buddygpt.recipe.pretrain import PretrainSection
-from buddygpt.recipe.schema import Recipe
+from buddygpt.recipe.schema import Chapter, Recipe
 from buddygpt.recipe.training import TrainingSection
 from buddygpt.recipe.tuning import TuningSection
 from buddygpt.training.setup import Device
@@ -38,16 +39,14 @@ class Work:
         length: most tokens of a window.
         isolated: documents of a window do not see one another.
         device: where.
-        trained: parameters that learn; all of them where left out.
     """
 
-    name: str
+    name: Chapter
     model: ModelSection
     section: TrainingSection
     length: int
     isolated: bool
     device: Device
-    trained: int | None = None
 
     @classmethod
     def of_pretraining(cls, recipe: Recipe, device: Device) -> Work:
@@ -100,10 +99,19 @@ class Work:
             section,
             self.length,
             kind or self.device.kind,
-            self.trained,
             accumulated=self.accumulates,
             attention=attention,
         )
+
+    def checkpoint_bytes(self) -> int:
+        """Disk that one checkpoint takes at most: weights and two moments in fp32; of low-rank updates theirs alone.
+
+        Muon keeps one moment: a little less. A model that is split has its weights in two files.
+        """
+        numbers = 4 if isinstance(self.section.parallel, FSDP) else 3
+        lora = self.section.lora if isinstance(self.section, TuningSection) else None
+        learns = count_parameters(self.model).total if lora is None else count_updates(self.model, lora.rank)
+        return 4 * numbers * learns
 
     def attention(self) -> Backend:
         """What computes attention.
@@ -213,8 +221,3 @@ def training_rows(work: Work, accumulation: int) -> Rows:
 def lasting_checkpoints(section: TrainingSection, steps: int) -> int:
     """Checkpoints that stay at most: the newest ones, and those of every so many steps."""
     return section.keep_checkpoints + (steps // section.keep_every if section.keep_every else 0)
-
-
-def checkpoint_bytes(parameters: int) -> int:
-    """Disk that one checkpoint takes: weights and two moments in fp32 (Muon keeps one moment: a little less)."""
-    return 12 * parameters

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedModel
 
 from buddygpt.recipe.lora import LoraSection
 
 LAYERS = r".*\.(self_attn|mlp|shared_experts)\.(?!kv_up)\w+_proj"
-"""Every linear layer that is called. The matrices of the routed experts and MLA's `kv_up_proj` are not among them: they
-are read, for grouped and for absorbed products, and an update beside them would be passed over."""
+"""The modules of `updated_matrices`."""
 
 
 def lora_config(section: LoraSection) -> LoraConfig:
@@ -27,10 +26,15 @@ def lora_config(section: LoraSection) -> LoraConfig:
     )
 
 
-def count_updates(model: nn.Module, section: LoraSection) -> int:
-    """Parameters of all updates that the section adds to a model."""
-    layers = (m for name, m in model.named_modules() if isinstance(m, nn.Linear) and re.fullmatch(LAYERS, name))
-    return sum(section.rank * (layer.in_features + layer.out_features) for layer in layers)
+def share_inputs(model: nn.Module) -> None:
+    """Let an update read its layer's input in the compute type, as the layer does.
+
+    peft turns it into the update's own fp32, which autocast turns back: another copy for each update is kept until the
+    backward pass. The numbers are the same.
+    """
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.cast_input_dtype_enabled = False
 
 
 def merged(model: Any) -> PreTrainedModel:

@@ -13,7 +13,7 @@ from trl.trainer import sft_trainer
 
 from buddygpt.recipe.sft import SFTSection
 from buddygpt.training.keeper import Keeper
-from buddygpt.training.lora import lora_config
+from buddygpt.training.lora import lora_config, share_inputs
 from buddygpt.training.pace import Pace
 from buddygpt.training.seam import Discreet, hush_renamed, native_head
 from buddygpt.training.trainer import HeldOut, Seams, collate, trainer_options
@@ -65,6 +65,7 @@ class SFTTrainer(Discreet, TrlTrainer, Seams):
                 callbacks=list(callbacks),
                 peft_config=None if section.lora is None else lora_config(section.lora),
             )
+        share_inputs(self.model)
         self.train_dataset = keeper.samples
         vars(model.config).pop("output_router_logits", None)  # trl's word for a balance loss of another kind
         self.remove_callback(PrinterCallback)  # the stage's events are what is told

@@ -25,9 +25,9 @@ from buddygpt.recipe.tuning import TuningSection
 from buddygpt.training import chapter
 from buddygpt.training.base import Base, find_base, settle_ends
 from buddygpt.training.compiled import check_compile
-from buddygpt.training.facts import Rows, Work, checkpoint_bytes, memory_rows, model_rows
+from buddygpt.training.facts import Rows, Work, memory_rows, model_rows
 from buddygpt.training.launch import rank
-from buddygpt.training.lora import count_updates, merged
+from buddygpt.training.lora import merged
 from buddygpt.training.parallel import whole
 from buddygpt.training.reference import weights_hash
 from buddygpt.training.setup import Device, check_parallel, check_precision, find_device, versions
@@ -90,12 +90,6 @@ class Begun(Generic[Section]):
     def folder(self) -> Path:
         """The chapter's."""
         return self.run.chapter(self.name)
-
-    @property
-    def size(self) -> int:
-        """Bytes of one of its checkpoints, at most; of low-rank updates nothing else is saved."""
-        lora = self.section.lora
-        return checkpoint_bytes(self.model.num_parameters() if lora is None else count_updates(self.model, lora))
 
     @property
     def base_name(self) -> str:
@@ -185,7 +179,7 @@ def settle(
         BuddyError: the disk has no room, or the run is another recipe's.
     """
     section, steps = begun.section, len(samples) // begun.section.batch_size
-    chapter.check_space(section, begun.model.num_parameters(), begun.size, steps, begun.folder, begun.name)
+    chapter.check_space(work, steps, begun.folder)
     if rank() == 0:
         begun.run.claim_chapter(begun.recipe, begun.name)
         begun.run.link_data(begun.prepared.path, begun.name)

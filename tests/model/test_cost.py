@@ -4,6 +4,7 @@ import gc
 
 import pytest
 import torch
+from peft import get_peft_model
 from torch.utils import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -12,10 +13,14 @@ from buddygpt.model.cost import as_section, cache_bytes, count_flops
 from buddygpt.model.loss import CHUNK_BYTES
 from buddygpt.model.memory import activation_bytes, loss_bytes, training_memory
 from buddygpt.model.modeling import CACHE
-from buddygpt.recipe.geometry import count_parameters
+from buddygpt.recipe.dpo import DPOSection
+from buddygpt.recipe.geometry import count_parameters, count_updates
 from buddygpt.recipe.loader import load_recipe
+from buddygpt.recipe.lora import LoraSection
 from buddygpt.recipe.pretrain import PretrainSection
+from buddygpt.recipe.sft import SFTSection
 from buddygpt.recipe.shipped import shipped_recipes
+from buddygpt.training.lora import lora_config, share_inputs
 from buddygpt.training.optimizers import build_optimizer
 from tests.model.held import Held
 
@@ -232,6 +237,74 @@ def test_the_highest_is_what_torch_holds_at_most(make, variant, run):
         model.config, recipe, 128, "cpu", accumulated=accumulation > 1, attention="gathered" if documents else "plain"
     )
     assert memory.total == pytest.approx(highest(model, recipe, accumulation, documents), rel=0.1)
+
+
+def tuning(schema, **changes):
+    base = {
+        "data": {"sources": [{"kind": "demo"}]}, "batch_size": 4, "micro_batch_size": 4,
+        "optimizer": OPTIMIZERS["adamw"], "schedule": {"kind": "cosine"}, "sequence_length": 128,
+    }  # fmt: skip
+    return schema.model_validate(base | changes)
+
+
+UPDATES = {
+    "bf16": {},
+    "fp32": {"precision": "fp32"},
+    "a high rank": {"lora": {"rank": 64}},
+    "accumulated": {"batch_size": 12},
+    "recomputed": {"gradient_checkpointing": True},
+    "muon": {"optimizer": OPTIMIZERS["muon"]},
+}
+
+
+@pytest.mark.parametrize("run", UPDATES)
+def test_low_rank_updates_take_what_torch_holds_at_most(make, variant, run):
+    """The frozen weights have no gradients and no moments, and the head none."""
+    recipe = tuning(SFTSection, **{"lora": {"rank": 4}} | UPDATES[run])
+    accumulation = recipe.batch_size // recipe.micro_batch_size
+    plain = make(variant, hidden_size=64, num_hidden_layers=3, vocab_size=600, max_position_embeddings=256)
+    model = get_peft_model(plain, lora_config(recipe.lora)).train()
+    share_inputs(model)
+    if recipe.gradient_checkpointing:
+        plain.gradient_checkpointing_enable()
+        plain.enable_input_require_grads()
+    geometry = as_section(plain.config)
+    assert count_updates(geometry, recipe.lora.rank) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    memory = training_memory(geometry, recipe, 128, "cpu", accumulated=accumulation > 1)
+    assert memory.total == pytest.approx(highest(model, recipe, accumulation, False), rel=0.1)
+
+
+def test_updates_share_their_layers_inputs_and_say_the_same(make, variant):
+    """peft's own way keeps a copy of its own for each update; losses and gradients are bit for bit the same."""
+    found = []
+    for shares in (False, True):
+        model = get_peft_model(make(variant, hidden_size=64), lora_config(LoraSection(rank=4))).train()
+        if shares:
+            share_inputs(model)
+        torch.manual_seed(0)
+        for name, parameter in model.named_parameters():
+            if ".lora_B." in name:
+                torch.nn.init.normal_(parameter)
+        ids = torch.randint(97, (4, 64))
+        with Held(*model.parameters()) as held, torch.autocast("cpu", torch.bfloat16):
+            loss = model(ids, shift_labels=ids, use_cache=False).loss
+        kept = held.now
+        loss.backward()
+        found.append((kept, loss.detach(), [p.grad for p in model.parameters() if p.requires_grad]))
+    (more, loss, grads), (less, same_loss, same_grads) = found
+    assert less < more
+    assert torch.equal(loss, same_loss)
+    assert all(torch.equal(a, b) for a, b in zip(grads, same_grads, strict=True))
+
+
+def test_a_live_reference_is_a_model_of_its_own():
+    model = shipped("0.1b")
+    kept, live, updates = (
+        training_memory(model, tuning(DPOSection, **changes), 128, "cuda").weights
+        for changes in ({}, {"reference": "live"}, {"reference": "live", "lora": {}})
+    )
+    assert live == 2 * kept
+    assert kept < updates < 1.1 * kept
 
 
 WIDE = {

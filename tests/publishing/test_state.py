@@ -65,6 +65,19 @@ def test_the_newest_whole_checkpoint_goes_and_its_state_comes_back(chapter, tmp_
     np.random.set_state(back["rng_state.pth"]["numpy"])
 
 
+def test_the_optimizer_of_a_split_model_goes_too(chapter, tmp_path):
+    checkpoint = chapter / "checkpoints" / "checkpoint-30"
+    (checkpoint / "optimizer.pt").unlink()
+    state = {"state": {"layer.weight": {"step": torch.tensor(3.0), "exp_avg": torch.ones(2)}}, "param_groups": []}
+    torch.save(state, checkpoint / "optimizer.bin")
+    torch.save({"w": torch.ones(2)}, checkpoint / "pytorch_model_fsdp.bin")
+    files = training_state(chapter, tmp_path)
+    assert "training/model.safetensors" in files
+    back = read_state(tmp_path)
+    assert set(back) == {"optimizer.bin", "scheduler.pt", "rng_state.pth"}
+    assert equal(back["optimizer.bin"], state)
+
+
 def test_nothing_that_goes_is_a_pickle(chapter, tmp_path):
     for path in training_state(chapter, tmp_path).values():
         data = path.read_bytes()

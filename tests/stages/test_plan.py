@@ -141,6 +141,20 @@ def test_tuning_tells_memory_and_disk(told, chapter):
         told(name="0.1b", chapter=chapter, probed=True)
 
 
+def test_low_rank_updates_take_less_memory_and_disk(told):
+    whole, few = (told(*changes, name="0.1b", chapter="sft") for changes in ((), ("sft.lora={rank: 8}",)))
+    gradients = [dict(row[:2] for row in table(events, "memory").rows)["gradients"] for events in (whole, few)]
+    assert gradients == ["635.9 MB", "3.1 MB"]
+    checkpoints = [dict(table(events, "disk").rows)["checkpoints"] for events in (whole, few)]
+    assert [row.rpartition("stay and a new one, ")[2] for row in checkpoints] == ["1.9 GB each", "9.4 MB each"]
+    assert dict(table(few, "disk").rows)["model"] == dict(table(whole, "disk").rows)["model"] == "635.9 MB"
+
+
+def test_a_split_model_lies_on_the_disk_twice(told):
+    for split, size in ((), "1.9 GB"), (("pretrain.parallel={kind: fsdp}",), "2.5 GB"):
+        assert dict(table(told(*split, name="0.1b"), "disk").rows)["checkpoints"].endswith(f" {size} each")
+
+
 def test_times_and_costs_are_spelt_for_readers():
     assert [spell_hours(h) for h in (0.005, 0.5, 3.4, 71)] == ["18 s", "30 min", "3.4 h", "71 h (3.0 days)"]
     assert [spell_cost(h, 12) for h in (0.01, 100)] == ["0.12", "1,200"]

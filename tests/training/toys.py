@@ -51,9 +51,8 @@ def make_model(section, **changes):
 
 def _watch(name, folder, section, model, pace, samples, emit, prompts):
     work = Work(name, as_section(model.config), section, WIDTHS["max_position_embeddings"], True, find_device())
-    recipe = SimpleNamespace(**{name: section}, as_dict=dict)
-    order = Passing(samples)
-    return chapter.watch(name, folder, recipe, work, pace, {}, None, order, 0, prompts, make_tokenizer(), emit)
+    recipe, order = SimpleNamespace(as_dict=dict), Passing(samples)
+    return chapter.watch(folder, recipe, work, pace, {}, None, order, prompts, make_tokenizer(), emit)
 
 
 def pretraining(folder, section, emit=silent, prompts=(), **model):

@@ -258,6 +258,7 @@ UPDATES = {
 
 
 @pytest.mark.parametrize("run", UPDATES)
+@pytest.mark.parametrize("variant", ["gqa", "mla", "mla-moe"])
 def test_low_rank_updates_take_what_torch_holds_at_most(make, variant, run):
     """The frozen weights have no gradients and no moments, and the head none."""
     recipe = tuning(SFTSection, **{"lora": {"rank": 4}} | UPDATES[run])
@@ -274,6 +275,7 @@ def test_low_rank_updates_take_what_torch_holds_at_most(make, variant, run):
     assert memory.total == pytest.approx(highest(model, recipe, accumulation, False), rel=0.1)
 
 
+@pytest.mark.parametrize("variant", ["gqa", "mla-moe"])
 def test_updates_share_their_layers_inputs_and_say_the_same(make, variant):
     """peft's own way keeps a copy of its own for each update; losses and gradients are bit for bit the same."""
     found = []

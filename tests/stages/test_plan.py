@@ -100,7 +100,8 @@ def test_a_step_is_put_together_from_what_was_measured():
     assert hours.judging == pytest.approx(54 * 2 * 1e6 / 4096 * 0.4 / 3600)  # evaluations, sources, tokens of each
 
 
-def test_a_probe_trains_and_tells_speed_and_memory(told):
+def test_a_probe_trains_and_tells_speed_and_memory(told, monkeypatch):
+    monkeypatch.setattr(plan, "probe", lambda *args: probe(*args, seconds=2.0))
     told_here = told(*TOY, "pretrain.tokens_per_batch=512", probed=True, per_hour=3.0)
     rows = dict(table(told_here, "measured in").rows)
     assert rows["micro-batch"] == "2 windows, 8 in a step"

@@ -100,8 +100,8 @@ def run() -> str:
         "probed",
     )
     what = (
-        f"12 steps of `buddy pretrain`, more of tiny, the first {WARM} left out of its speed, which is that of its "
-        f"median step; probes of {SECONDS[kind]:g} s at most. "
+        f"{Case.steps} steps of `buddy pretrain`, more of tiny, the first {WARM} left out of its speed, which is that "
+        f"of its median step; probes of {SECONDS[kind]:g} s at most. "
     )
     what += (
         "Memory is `max_memory_allocated`. "

@@ -23,7 +23,6 @@ from buddygpt.recipe.geometry import (
 )
 from buddygpt.recipe.model import GQA, MLA, ModelSection, MoE
 from buddygpt.recipe.training import TrainingSection
-from buddygpt.recipe.tuning import TuningSection
 
 FP32 = 4
 """Bytes of a number in fp32: weights, gradients, moments, the residual stream, statistics."""
@@ -121,22 +120,21 @@ def training_memory(
     parameters = count_parameters(model)
     rows, precision = section.micro_batch_size * length, section.precision
     checkpointing, muon = section.gradient_checkpointing, section.optimizer.kind == "muon"
-    lora = section.lora if isinstance(section, TuningSection) else None
-    rank = lora.rank if lora else 0
+    rank = section.lora_rank
     updates = count_updates(model, rank)
-    learns, hidden = (updates, updates) if lora else (parameters.total, parameters.matrices)
+    learns, hidden = (updates, updates) if rank else (parameters.total, parameters.matrices)
     # Without low-rank updates the reference of `dpo` is a model of its own, unless its scores are kept.
-    live = not lora and isinstance(section, DPOSection) and section.reference == "live"
+    live = not rank and isinstance(section, DPOSection) and section.reference == "live"
     kept = activation_bytes(model, rows, precision, checkpointing, device, length, attention, rank)
     again = kept.pop("one layer", 0)
     layer = _layer_bytes(model, rows, length, precision, device, attention, rank)
     # Where layers are computed again nobody keeps their matrices in the compute type but autocast, until the loss is:
     # of those that learn.
-    cast = model.num_hidden_layers * layer["weights in the compute type"] if checkpointing and not lora else 0
-    loss = loss_bytes(model, rows, precision, device, learns=not lora)
+    cast = model.num_hidden_layers * layer["weights in the compute type"] if checkpointing and not rank else 0
+    loss = loss_bytes(model, rows, precision, device, learns=not rank)
     matrices = [*attention_matrices(model).values(), *mlp_matrices(model).values()]
-    experts = 0 if lora else sum(FP32 * m.size * m.copies for m in matrices if m.copies > 1)
-    if lora:
+    experts = 0 if rank else sum(FP32 * m.size * m.copies for m in matrices if m.copies > 1)
+    if rank:
         beside = updated_matrices(model).values()
         matrices = [Matrix(m.inputs, rank) for m in beside] + [Matrix(rank, m.outputs) for m in beside]
     return Memory(

@@ -142,6 +142,11 @@ class TrainingSection(Section):
     seed: Annotated[Count, Field(ge=0)] = 0
     """Initial weights, order of windows, samples."""
 
+    @property
+    def lora_rank(self) -> int:
+        """Of the low-rank updates that are trained; 0 where all weights learn."""
+        return 0
+
     @model_validator(mode="after")
     def _schedule_fits(self) -> TrainingSection:
         schedule = self.schedule

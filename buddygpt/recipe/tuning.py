@@ -36,6 +36,11 @@ class TuningSection(TrainingSection):
     lora: LoraSection | None = None
     """Train low-rank updates in place of all weights."""
 
+    @property
+    def lora_rank(self) -> int:
+        """Of the low-rank updates that are trained; 0 where all weights learn."""
+        return 0 if self.lora is None else self.lora.rank
+
     @model_validator(mode="after")
     def _divides(self) -> TuningSection:
         if self.batch_size % self.micro_batch_size:

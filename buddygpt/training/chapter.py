@@ -270,7 +270,7 @@ def watch(
     """
     section = work.section
     # Of low-rank updates nothing else is saved, and the reference of `dpo` is the model under them: experts stay.
-    balanced = getattr(section, "lora", None) is None
+    balanced = not section.lora_rank
     step = checkpoints.step_of(start) if start else 0
     balance, guard = Balance() if balanced else None, Guard(section.guard)
     kept = {"recipe.yaml": dump_yaml(recipe.as_dict()), ORIGIN: json.dumps(origin, indent=1)}
@@ -281,23 +281,14 @@ def watch(
     if rank() == 0:
         keeper.clear(start is None)
     keeper.load(start)
-    metrics, sampled = folder / "metrics.jsonl", folder / "samples.jsonl"
+    run, metrics, sampled = Run(folder.parent), folder / "metrics.jsonl", folder / "samples.jsonl"
     judged = not pace.judges(step) or (_judged(metrics, step) and (not prompts or _sampled(sampled, step)))
     figures = ChainMap(guard.figures, balance.figures if balance else {})
     return Watch(
         balance,
         Samples([text for text, _ in prompts], [ids for _, ids in prompts], tokenizer, sampled, emit, step, judged),
         Brake(),
-        Meter(
-            metrics,
-            work,
-            pace,
-            emit,
-            step,
-            figures,
-            judged,
-            lambda: write_chapter(Run(folder.parent), work.name, False),
-        ),
+        Meter(metrics, work, pace, emit, step, figures, judged, lambda: write_chapter(run, work.name, False)),
         keeper,
         not judged,
         start_trackers(work.section.trackers, folder, step) if rank() == 0 else (),

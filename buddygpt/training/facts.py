@@ -109,9 +109,8 @@ class Work:
         Muon keeps one moment: a little less. A model that is split has its weights in two files.
         """
         numbers = 4 if isinstance(self.section.parallel, FSDP) else 3
-        lora = self.section.lora if isinstance(self.section, TuningSection) else None
-        learns = count_parameters(self.model).total if lora is None else count_updates(self.model, lora.rank)
-        return 4 * numbers * learns
+        rank = self.section.lora_rank
+        return 4 * numbers * (count_updates(self.model, rank) if rank else count_parameters(self.model).total)
 
     def attention(self) -> Backend:
         """What computes attention.

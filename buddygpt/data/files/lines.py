@@ -18,7 +18,7 @@ from buddygpt.recipe.errors import BuddyError
 
 Rows = Iterator[tuple[int, Any]]
 """Row numbers and rows; a row is a mapping of columns, or whatever else the file holds in its place."""
-_DIGITS_AS_0 = bytes(ord("0") if code in b"0123456789" else 0 for code in range(256))
+_DIGITS_AS_0 = bytes.maketrans(b"123456789", b"0" * 9)
 _WIDE = b"0" * len(str(1 << 63))
 """The fewest digits of an integer that 64 bits may not hold."""
 

@@ -6,7 +6,6 @@ About ten minutes a side on two quiet cores, and some for preparing the text and
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 
 from benchmarks.table import table
 from benchmarks.vocabulary import CORPUS
+from buddygpt.report.page import load_rows
 
 SIDES = ("0.1b", "0.1b-32k")
 SOURCES = ("python-docs-zh", "tidb-docs-zh", "javaguide", "php-docs-zh")
@@ -94,5 +94,4 @@ def _train(side: str, folder: Path, changes: Sequence[str]) -> list[dict[str, An
         [sys.executable, "-m", "buddygpt", "pretrain", side, "--set", f"name={side}", *arguments],
         cwd=folder, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": str(THREADS)},
     )  # fmt: skip
-    metrics = folder / "runs" / side / "pretrain" / "metrics.jsonl"
-    return [json.loads(line) for line in metrics.read_text("utf-8").splitlines()]
+    return load_rows(folder / "runs" / side / "pretrain" / "metrics.jsonl")

@@ -2,7 +2,8 @@
 
 Two runs: pretraining with Muon and accumulated micro-batches, and fine-tuning of low-rank updates with dropout and
 accumulation; both read their text more than once. Each is killed with SIGKILL again and again until it has ended, at
-moments drawn from the length of a whole run, so that loading, training, evaluating and saving are all hit.
+moments drawn from the length of a whole run, so that loading, training, evaluating and saving are all hit; every third
+kill waits for the next save from there on, and falls at a moment drawn from its length.
 
 Commands are run in forked children of one process that has imported everything: a start costs no import.
 """
@@ -25,6 +26,8 @@ from pathlib import Path
 from benchmarks.table import table
 
 KILLS = 100
+SAVE = 0.02
+"""Seconds that a save of these models takes at most, most of them the disk's."""
 RECIPE = """
 schema: 1
 name: r
@@ -76,13 +79,19 @@ def run() -> str:
             while kills < KILLS // 2:
                 runs += 1
                 copy = begun(folder, verb, f"broken-{verb}-{runs}")
+                chapter = copy / "runs/r" / verb
                 while True:
-                    code = start(copy, verb, resume=True, after=rng.uniform(0, 1.2 * seconds))
+                    left = unfinished(chapter)
+                    if kills % 3 == 2:
+                        after, save = rng.uniform(0, seconds), rng.uniform(0, SAVE)
+                    else:
+                        after, save = rng.uniform(0, 1.2 * seconds), None
+                    code = start(copy, verb, resume=True, after=after, save=save)
                     if code == 0:
                         break
                     kills += 1
-                    where[moment(copy / "runs/r" / verb)] += 1
-                equal += not differences(folder / "runs/r" / verb, copy / "runs/r" / verb)
+                    where[moment(chapter, left)] += 1
+                equal += not differences(folder / "runs/r" / verb, chapter)
                 shutil.rmtree(copy)
             hit = ", ".join(f"{name} {count}" for name, count in where.most_common())
             rows.append((verb, f"{kills}", hit, f"{equal} of {runs}"))
@@ -126,6 +135,7 @@ def start(
     *more: str,
     resume: bool = False,
     after: float | None = None,
+    save: float | None = None,
     first: Callable[[], None] | None = None,
 ) -> int:
     """Run `buddy VERB r.yaml` in a forked child.
@@ -136,6 +146,7 @@ def start(
         *more: arguments.
         resume: go on.
         after: seconds to SIGKILL; to its end where left out.
+        save: the kill waits for the first save after that and for so many seconds of it.
         first: called in the child before the command.
 
     Returns:
@@ -156,14 +167,24 @@ def start(
             sys.stdout.flush()
             os._exit(code)
     if after is not None:
-        ends = time.monotonic() + after
-        while time.monotonic() < ends:
-            if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                break
-            time.sleep(0.002)
-        else:
+        chapter = folder / "runs/r" / verb
+        left = unfinished(chapter)
+        alive = _alive(child, after)
+        if save is not None:
+            alive = alive and _alive(child, 60, lambda: unfinished(chapter) not in (None, left)) and _alive(child, save)
+        if alive:
             os.kill(child, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _alive(child: int, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
+    """Whether a child still runs after so many seconds, or when `until` says so."""
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends and not until():
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return False
+        time.sleep(0.0005)
+    return True
 
 
 def _buddy(*arguments: str, first: Callable[[], None] | None) -> int:
@@ -189,13 +210,27 @@ def preload() -> None:
     torch.set_num_threads(1)
 
 
-def moment(chapter: Path) -> str:
-    """What a run was doing when it was killed."""
-    if (chapter / "checkpoints" / ".writing").exists():
+def moment(chapter: Path, left: object = None) -> str:
+    """What a run was doing when it was killed.
+
+    Args:
+        chapter: its folder.
+        left: `unfinished` of it before the run began.
+    """
+    if unfinished(chapter) not in (None, left):
         return "in a save"
     if not (chapter / "checkpoints").is_dir():
         return "before the first save"
     return "else"
+
+
+def unfinished(chapter: Path) -> object:
+    """The checkpoint that is being written, or that a kill has left; None where there is none."""
+    try:
+        found = (chapter / "checkpoints" / ".writing").stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_ctime_ns
 
 
 def differences(a: Path, b: Path) -> list[str]:
@@ -214,6 +249,7 @@ TIMES = ("seconds", "tokens_per_second", "flops_per_second", "mfu", "peak_bytes"
 
 
 def _figures(file: Path) -> Sequence[dict[str, object]]:
-    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    with file.open(encoding="utf-8") as lines:  # a sample may hold U+2028, where str.splitlines would cut
+        rows = [json.loads(line) for line in lines]
     told = [{k: v for k, v in row.items() if not k.startswith(TIMES)} for row in rows]
     return [row for row in told if row.keys() > {"step", "tokens"}]  # a kill may come before a save's time is written

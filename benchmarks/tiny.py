@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from benchmarks.table import table
+from buddygpt.report.page import load_rows
 
 SEEDS = (0, 1, 2)
 
@@ -29,7 +30,7 @@ def run() -> str:
             seconds = time.perf_counter() - begun
             chapter = Path(folder, "runs", f"seed-{seed}", "pretrain")
             record = json.loads((chapter / "done.json").read_text())
-            samples = [json.loads(line) for line in (chapter / "samples.jsonl").read_text().splitlines()]
+            samples = load_rows(chapter / "samples.jsonl")
             last = [s for s in samples if s["step"] == record["step"]]
             ours, theirs = record["metrics"]["eval/demo/bits_per_character"], record["baseline"]["demo"]
             repeated = sum(len(lines) - len(set(lines)) for s in last if (lines := s["text"].splitlines()))

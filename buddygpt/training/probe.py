@@ -39,6 +39,7 @@ from buddygpt.training.guard import Guard
 from buddygpt.training.keeper import Keeper
 from buddygpt.training.pace import Pace
 from buddygpt.training.setup import find_device, resident_bytes
+from buddygpt.training.stopwatch import Timeline
 
 SECONDS = 40.0
 """After so long no further step begins."""
@@ -60,10 +61,12 @@ class Probe:
 
     Args:
         micro_batch_size: windows of a micro-batch.
+        accumulation: micro-batches of a step here.
+        step: seconds of one such step.
         fetch: seconds to read one micro-batch.
         first: forward and backward of a step's first micro-batch, in seconds.
         further: of one that adds to the gradients.
-        end: clipping, optimizer, log: what a step takes beside its micro-batches.
+        end: optimizer, log: what a step takes beside its micro-batches.
         warm_up: what the first step of all took longer.
         judging: forward pass of a micro-batch without gradients.
         steps: that were measured.
@@ -73,6 +76,8 @@ class Probe:
     """
 
     micro_batch_size: int
+    accumulation: int
+    step: float
     fetch: float
     first: float
     further: float
@@ -85,8 +90,8 @@ class Probe:
     base_bytes: int | None
 
     def step_seconds(self, accumulation: int) -> float:
-        """One optimizer step of so many micro-batches."""
-        return self.first + (accumulation - 1) * self.further + accumulation * self.fetch + self.end
+        """One optimizer step of so many micro-batches, in seconds: a measured one, and those that it lacks."""
+        return self.step + (accumulation - self.accumulation) * (self.fetch + self.further)
 
 
 def probe(recipe: Recipe, micro_batch_size: int, accumulation: int, seconds: float = SECONDS) -> Probe | None:
@@ -142,7 +147,7 @@ def measure(recipe: Recipe, micro_batch_size: int, accumulation: int, seconds: f
     section = recipe.pretrain.model_copy(update={"micro_batch_size": micro_batch_size, "tokens_per_batch": tokens})
     torch.manual_seed(section.seed)
     config = BuddyGPTConfig.from_recipe(recipe, bos_token_id=None, attn_implementation=section.attn_implementation)
-    model, clock = BuddyGPTForCausalLM(config), Clock(device.kind, seconds)
+    model, clock = BuddyGPTForCausalLM(config), Clock(torch.device(device.kind), seconds)
     windows, batch = Passing(_windows(recipe, section, document)), micro_batch_size * accumulation
     pace = Pace(MOST_STEPS, batch, accumulation, MOST_STEPS, MOST_STEPS, lambda done: done * tokens)
     with tempfile.TemporaryDirectory() as name:  # the trainer makes one; nothing is left of it
@@ -157,7 +162,10 @@ def measure(recipe: Recipe, micro_batch_size: int, accumulation: int, seconds: f
     if device.kind not in ("cpu", "mps"):
         memory: Any = torch.get_device_module(device.kind)
         peak, reserved = int(memory.max_memory_allocated()), int(memory.max_memory_reserved())
-    return Probe(micro_batch_size, *clock.figures(), judging, clock.measured, peak, reserved, base)
+    return Probe(
+        micro_batch_size, accumulation, **clock.figures(), judging=judging,
+        peak_bytes=peak, reserved_bytes=reserved, base_bytes=base,
+    )  # fmt: skip
 
 
 def _windows(recipe: Recipe, section: PretrainSection, document: int) -> Mixture[Window]:
@@ -181,34 +189,32 @@ class MadeUp:
 class Clock(TrainerCallback):
     """Takes the times of a step's parts, and ends training in time.
 
-    A row has the end of the step before, the begin, the end of each micro-batch, the end.
+    A row has the end of the step before, the begin, the end of each micro-batch, the end: moments of the device's own,
+    which nobody waits for within a step. A run does not wait there, either: where the host is no faster than the device
+    it hands in one micro-batch while the one before is still computed.
 
     Args:
-        kind: torch's name of the device's kind, which is waited for at each mark.
+        device: where the model is.
         seconds: after so long no further step begins.
     """
 
-    def __init__(self, kind: str, seconds: float):
-        self.kind, self.seconds = kind, seconds
-        self.began = self.last = 0.0
-        self.rows: list[list[float]] = []
-
-    def _now(self) -> float:
-        if self.kind != "cpu":
-            torch.get_device_module(self.kind).synchronize()
-        return time.perf_counter()
+    def __init__(self, device: torch.device, seconds: float):
+        self.timeline, self.seconds = Timeline(device), seconds
+        self.began = 0.0
+        self.last: Any = None
+        self.rows: list[list[Any]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin."""
-        self.began = self.last = self._now()
+        self.began, self.last = time.perf_counter(), self.timeline.now()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The step's windows are there."""
-        self.rows.append([self.last, self._now()])
+        self.rows.append([self.last, self.timeline.now()])
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A micro-batch has been passed."""
-        self.rows[-1].append(self._now())
+        self.rows[-1].append(self.timeline.now())
 
     on_pre_optimizer_step = on_substep_end  # the last one; gradients are clipped already
 
@@ -220,29 +226,28 @@ class Clock(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         """The step's loss has been read."""
         if len(self.rows) == state.global_step and len(self.rows[-1]) == 2 + args.gradient_accumulation_steps:
-            self.last = self._now()
+            self.last = self.timeline.now()
             self.rows[-1].append(self.last)
-            spent = self.last - self.began
+            spent = time.perf_counter() - self.began
             if len(self.rows) > 1 and spent * (1 + 1 / len(self.rows)) > self.seconds:
                 control.should_training_stop = True
         return control
 
-    @property
-    def measured(self) -> int:
-        """Steps that count: all but the first."""
-        return max(1, len(self.rows) - 1)
-
-    def figures(self) -> tuple[float, float, float, float, float]:
-        """Seconds as `Probe` has them: medians over the steps that count."""
+    def figures(self) -> dict[str, Any]:
+        """What `Probe` tells of steps: medians over all but the first."""
         rows = [row for row in self.rows if len(row) == len(self.rows[0])]
-        rows = rows[1:] or rows
-        spans = [[after - before for before, after in itertools.pairwise(row)] for row in rows]
-        count = len(spans[0]) - 2
-        first = median(span[1] for span in spans)
-        further = median(x for span in spans for x in span[2:-1]) if count > 1 else first
-        steady = median(row[-1] - row[0] for row in rows)
-        warm_up = max(0.0, self.rows[0][-1] - self.rows[0][0] - steady)
-        return median(span[0] for span in spans) / count, first, further, median(span[-1] for span in spans), warm_up
+        warm, *rest = ([self.timeline.seconds(*pair) for pair in itertools.pairwise(row)] for row in rows)
+        spans = rest or [warm]
+        step, first = median(map(sum, spans)), median(span[1] for span in spans)
+        return {
+            "step": step,
+            "fetch": median(span[0] for span in spans) / (len(warm) - 2),
+            "first": first,
+            "further": median(x for span in spans for x in span[2:-1]) if len(warm) > 3 else first,
+            "end": median(span[-1] for span in spans),
+            "warm_up": max(0.0, sum(warm) - step),
+            "steps": len(spans),
+        }
 
 
 def _judge(trainer: Any, micro_batch_size: int) -> float:

@@ -16,7 +16,10 @@ from buddygpt.training.room import Room
 from buddygpt.training.setup import Device
 from tests.conftest import TOY
 
-PROBE = Probe(4, 0.1, 1.0, 1.5, 0.3, 2.0, 0.4, 9, 10**9, None, 10**8)
+PROBE = Probe(
+    micro_batch_size=4, accumulation=3, step=4.6, fetch=0.1, first=1.0, further=1.5, end=0.3, warm_up=2.0, judging=0.4,
+    steps=9, peak_bytes=10**9, reserved_bytes=None, base_bytes=10**8,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -90,9 +93,9 @@ def test_time_on_a_known_card_is_told_without_a_probe(told, monkeypatch):
     assert rows["utilisation (MFU)"] == "12.0%" and "days" in rows["training"] and "at 10 an hour" in rows["cost"]
 
 
-def test_a_step_is_put_together_from_what_was_measured():
-    assert PROBE.step_seconds(1) == pytest.approx(0.1 + 1.0 + 0.3)
-    assert PROBE.step_seconds(5) == pytest.approx(0.5 + 1.0 + 4 * 1.5 + 0.3)
+def test_a_step_has_the_micro_batches_that_the_probes_lacks():
+    assert PROBE.step_seconds(3) == 4.6
+    assert PROBE.step_seconds(5) == pytest.approx(4.6 + 2 * (0.1 + 1.5))
     section = load_recipe(find_recipe("0.1b"), ["pretrain.micro_batch_size=4"]).pretrain
     hours = measured_hours(PROBE, section, 2, 1)
     assert hours.tokens_per_second == pytest.approx(section.tokens_per_batch / PROBE.step_seconds(320))

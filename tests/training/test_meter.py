@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from transformers import TrainerControl, TrainerState
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from buddygpt.events import Progress
 from buddygpt.model.cost import count_flops
@@ -15,6 +15,7 @@ from buddygpt.training.cards import peak_flops
 from buddygpt.training.facts import Work
 from buddygpt.training.meter import Effort, Meter
 from buddygpt.training.pace import Pace
+from buddygpt.training.probe import Clock
 from buddygpt.training.setup import Device
 from buddygpt.training.stopwatch import Stopwatch
 from tests.training.conftest import SECTION
@@ -143,36 +144,60 @@ def test_what_is_told_while_training_has_speed_and_memory(meter, clock):
     assert list(told[0].values) == ["loss", "bpc v", "tok/s", "MFU", "memory"]
 
 
-def test_a_stopwatch_reads_events_where_the_device_works_behind_the_host():
-    """A device whose queue takes one second between two marks; nobody waits for it before the end."""
+class Queue:
+    """A device whose queue takes one second between two events."""
 
-    class Queue:
-        time = 0
-        waited = 0
+    time = 0
+    waited = 0
 
-        class Event:
-            def __init__(self, enable_timing):
-                assert enable_timing
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
 
-            def record(self):
-                Queue.time += 1
-                self.at = Queue.time
+        def record(self):
+            Queue.time += 1
+            self.at = Queue.time
 
-            def synchronize(self):
-                Queue.waited += 1
+        def synchronize(self):
+            Queue.waited += 1
 
-            def elapsed_time(self, end):
-                assert Queue.waited
-                return 1000.0 * (end.at - self.at)
+        def elapsed_time(self, end):
+            assert Queue.waited
+            return 1000.0 * (end.at - self.at)
 
-    watch = Stopwatch(torch.device("cpu"))
-    watch._module = Queue
+
+@pytest.fixture
+def queue(monkeypatch):
+    """A device that works behind the host."""
+    monkeypatch.setattr(Queue, "waited", 0)
+    monkeypatch.setattr("buddygpt.training.stopwatch.torch.get_device_module", lambda kind: Queue)
+    return torch.device("cuda")
+
+
+def test_nobody_waits_for_a_device_that_works_behind_the_host_before_the_end(queue):
+    watch = Stopwatch(queue)
     for part in ("data", None, "forward", "backward", "forward", "backward", "optimizer"):
         watch.turn(part)
     assert Queue.waited == 0
     assert watch.take() == {"data": 1, "forward": 2, "backward": 2, "optimizer": 1}
-    assert Queue.waited == 1
+    assert Queue.waited
     assert watch.take() == {}
+
+
+def test_a_probe_waits_for_its_device_no_more_than_a_run_does(queue):
+    clock, arguments = Clock(queue, 1000.0), TrainingArguments(use_cpu=True, gradient_accumulation_steps=3)
+    control = TrainerControl()
+    clock.on_train_begin(arguments, None, control)
+    for step in (1, 2, 3):
+        clock.on_step_begin(arguments, None, control)
+        clock.on_substep_end(arguments, None, control)
+        clock.on_substep_end(arguments, None, control)
+        clock.on_pre_optimizer_step(arguments, None, control)
+        clock.on_log(arguments, TrainerState(global_step=step), control)
+    assert Queue.waited == 0
+    found = clock.figures()
+    assert (found["step"], found["steps"]) == (5, 2)
+    assert (found["fetch"], found["first"], found["further"], found["end"]) == (pytest.approx(1 / 3), 1, 1, 1)
 
 
 def test_a_step_that_broke_off_leaves_no_time_to_the_next(monkeypatch):

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -100,11 +99,3 @@ def test_the_question_of_make_demo_is_about_a_fact_that_tuning_never_asked_for()
 
     asked = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "chat --prompt" in line)
     assert asked.split('"')[1] in {dialogue.question for dialogue in demo.examination(0, "test")}
-
-
-def test_links_in_the_documents_lead_somewhere():
-    import re
-
-    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
-        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
-            assert (page.parent / Path(target)).exists(), f"{page.name}: {target}"

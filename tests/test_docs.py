@@ -42,7 +42,7 @@ def test_links_and_files_are_there(page):
         assert (ROOT / "buddygpt" / name).exists(), name
 
 
-def test_commands_parse(monkeypatch):
+def test_commands_parse():
     from buddygpt.cli.app import app
 
     command, commands = get_command(app), 0

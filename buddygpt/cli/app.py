@@ -21,12 +21,12 @@ class InOrder(typer.core.TyperGroup):
     """Commands in the order of a model's life."""
 
     def list_commands(self, ctx: object) -> list[str]:
-        """Names as they were added, `data` and `recipes` first."""
+        """Names as they were added, `recipes` and `data` first."""
         first = ("recipes", "data")
         return [*first, *(name for name in self.commands if name not in first)]
 
     def invoke(self, ctx: typer.Context) -> object:
-        """Run a command; Ctrl-C is told, of which typer would make an exit without a word."""
+        """Run a command; Ctrl-C is reported, where typer would exit without a word."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

@@ -26,22 +26,29 @@ def chat(
         list[str] | None,
         typer.Argument(
             metavar="TARGET",
-            help="A model folder, run or hub id; the newest model where left out. Two answer side by side.",
+            help="A model folder, run or hub id; the newest model by default. Two answer side by side.",
         ),
     ] = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", help="Answer this one text and end.")] = None,
-    system: Annotated[str | None, typer.Option("--system", help="System message of a chat model.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of one reply.")] = 256,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token always.")] = 0.8,
-    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the probability that is drawn from.")] = 0.95,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Answer this one text and exit.")] = None,
+    system: Annotated[str | None, typer.Option("--system", help="System message for a chat model.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens in one reply.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.8,
+    top_p: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Draw from the likeliest tokens that make up this share of the probability."
+        ),
+    ] = 0.95,
     seed: Annotated[int | None, typer.Option(help="Makes replies repeatable.")] = None,
-    web: Annotated[bool, typer.Option("--web", help="A page to talk on, for a browser on this machine.")] = False,
-    serve: Annotated[bool, typer.Option("--serve", help="An OpenAI-compatible server for other front ends.")] = False,
+    web: Annotated[bool, typer.Option("--web", help="Serve a page to talk on, for a browser on this machine.")] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Run an OpenAI-compatible server for other front ends.")
+    ] = False,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Of --web and --serve; 0 is any that is free.")
+        int | None, typer.Option(min=0, max=65535, help="For --web and --serve; 0 takes any free one.")
     ] = None,
 ) -> None:
-    """Talk to a model, or to two: a base model goes on with the text, a chat model converses."""
+    """Talk to a model, or to two side by side. A base model continues your text, a chat model converses."""
     if len(targets or ()) > 2:
         raise BuddyError(f"{len(targets or ())} models: one answers, or two side by side; leave the others out")
     prompt, system = _argument("--prompt", prompt), _argument("--system", system)

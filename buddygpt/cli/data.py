@@ -23,7 +23,7 @@ class RecipeOrVerb(typer.core.TyperGroup):
 
 
 app = typer.Typer(
-    help="Prepare, report and verify a recipe's data: `buddy data RECIPE`.", cls=RecipeOrVerb, no_args_is_help=True,
+    help="Inspect, fetch, prepare and verify data: `buddy data RECIPE`.", cls=RecipeOrVerb, no_args_is_help=True,
     rich_markup_mode=None,
 )  # fmt: skip
 
@@ -35,7 +35,7 @@ def prepare(
     run: options.RunOption = None,
     stage: options.StageOption = "pretrain",
 ) -> None:
-    """Tokenise and pack a recipe's text, or the rows of a tuning stage, and report what became of it."""
+    """Tokenise and pack a recipe's text, or the rows of sft or dpo. Shows what became of each source."""
     checked, where, cache = options.open_run(recipe, set_, run)
     with Renderer() as renderer:
         from buddygpt.stages import data
@@ -48,12 +48,12 @@ def fetch(
     recipe: options.RecipeArgument,
     to: Annotated[
         Path | None,
-        typer.Option("--to", metavar="FOLDER", help="Make an offline bundle there."),
+        typer.Option("--to", metavar="FOLDER", help="Make an offline bundle in this folder."),
     ] = None,
     set_: options.SetOption = None,
     run: options.RunOption = None,
 ) -> None:
-    """Download what a recipe takes from hubs, and prepare nothing yet."""
+    """Download what a recipe takes from hubs, without preparing it."""
     checked, _, cache = options.open_run(recipe, set_, run)
     with Renderer() as renderer:
         from buddygpt.stages import data as stage
@@ -68,7 +68,7 @@ def report(
     run: options.RunOption = None,
     stage: options.StageOption = "pretrain",
 ) -> None:
-    """Write what became of a recipe's text as one HTML page, with samples of what was removed."""
+    """Write an HTML page on what became of a recipe's data. It has samples of what was removed."""
     checked, where, cache = options.open_run(recipe, set_, run)
     with Renderer() as renderer:
         from buddygpt.stages import data
@@ -83,7 +83,7 @@ def verify(
     run: options.RunOption = None,
     stage: options.StageOption = "pretrain",
 ) -> None:
-    """Check the prepared shards' checksums, and tell which source has changed since."""
+    """Compare prepared shards with their checksums. Names the sources that have changed since."""
     checked, where, cache = options.open_run(recipe, set_, run)
     with Renderer() as renderer:
         from buddygpt.stages import data
@@ -95,12 +95,12 @@ def verify(
 
 @app.command("list")
 def list_(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Tell all of this data set.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show everything about this data set.")] = None,
     kind: Annotated[
-        Literal["pretrain", "sft", "dpo"] | None, typer.Option("--kind", help="Only those for this.")
+        Literal["pretrain", "sft", "dpo"] | None, typer.Option("--kind", help="Only data sets for this stage.")
     ] = None,
 ) -> None:
-    """List the data sets that have names, with their ids on both hubs, or tell all of one."""
+    """List the named data sets with their ids on both hubs. NAME shows everything about one."""
     with Renderer() as renderer:
         from buddygpt.stages import catalog as stage
 
@@ -112,18 +112,21 @@ def list_(
 
 @app.command()
 def inspect(
-    what: Annotated[str, typer.Argument(metavar="NAME|PATH|ID", help="From `list`, here, or on a hub.")],
+    what: Annotated[
+        str,
+        typer.Argument(metavar="NAME|PATH|ID", help="A name from `list`, a file or folder here, or an id on a hub."),
+    ],
     map_: Annotated[
         list[str] | None,
-        typer.Option("--map", metavar="MEANING=COLUMN,...", help="What columns hold, e.g. prompt=q,response=a."),
+        typer.Option("--map", metavar="MEANING=COLUMN,...", help="What the columns hold, e.g. prompt=q,response=a."),
     ] = None,
-    file: Annotated[str | None, typer.Option("--file", metavar="GLOB", help="Which file, of several.")] = None,
+    file: Annotated[str | None, typer.Option("--file", metavar="GLOB", help="Which of several files.")] = None,
     tokenizer: Annotated[str, typer.Option("--tokenizer", help="A name, folder or hub id.")] = "qwen3",
     stage_: Annotated[
-        Literal["pretrain", "sft", "dpo"], typer.Option("--stage", help="Show which tokens that training learns.")
+        Literal["pretrain", "sft", "dpo"], typer.Option("--stage", help="Show which tokens this stage learns.")
     ] = "pretrain",
 ) -> None:
-    """Show a data set's columns, three rows, the adapter that fits, what it makes of them, and lengths in tokens."""
+    """Show what a data set holds. Columns, three rows, the adapter that fits and what it makes of them, lengths."""
     mapping = options.read_map(map_)
     with Renderer() as renderer:
         from buddygpt.stages import inspect as stage

@@ -18,33 +18,42 @@ def evaluate(
     targets: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[TARGET]...", help="Model folders, runs or hub ids, compared; the newest model where left out."
+            metavar="[TARGET]...", help="Model folders, runs or hub ids to compare; the newest model by default."
         ),
     ] = None,
     tasks: Annotated[str | None, typer.Option("--tasks", metavar="A,B", help="Benchmarks; --list names them.")] = None,
     show: Annotated[
-        bool, typer.Option("--list", help="Say which benchmarks are ready here, and what others lack.")
+        bool, typer.Option("--list", help="Show which benchmarks are ready here, and what the others lack.")
     ] = False,
-    shots: Annotated[int | None, typer.Option(min=0, help="Worked examples before each question.")] = None,
-    batch_size: Annotated[str, typer.Option("--batch-size", metavar="N|auto", help="Rows at once.")] = "auto",
-    device: Annotated[
-        str | None, typer.Option(help="Such as cpu or cuda:1; the accelerator where there is one.")
+    shots: Annotated[
+        int | None,
+        typer.Option(min=0, help="Worked examples before each question; the benchmark's own number by default."),
     ] = None,
-    dtype: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; bf16 on a GPU, fp32 on a CPU.")] = None,
+    batch_size: Annotated[
+        str, typer.Option("--batch-size", metavar="N|auto", help="Rows per batch; auto takes as many as memory allows.")
+    ] = "auto",
+    device: Annotated[
+        str | None, typer.Option(help="E.g. cpu or cuda:1; the accelerator by default, if there is one.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="fp32, bf16 or fp16; by default bf16 on a GPU, fp32 on a CPU.")
+    ] = None,
     limit: Annotated[
         str | None,
-        typer.Option(metavar="N|N%", help="Items of each subject, or a share of them, drawn by a fixed seed."),
+        typer.Option(metavar="N|N%", help="Items of each subject, or a share of them, drawn with a fixed seed."),
     ] = None,
     texts: Annotated[
-        bool, typer.Option("--answer-texts", help="Judge the texts of answers instead of their letters.")
+        bool, typer.Option("--answer-texts", help="Judge answers by their texts instead of their letters.")
     ] = False,
-    output: Annotated[Path | None, typer.Option(help="Where results go; into the model's run where left out.")] = None,
-    samples: Annotated[bool, typer.Option("--samples", help="Also write every item with its answer.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Where results go; into the model's run by default.")] = None,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="Also write every item with its prompt and answer.")
+    ] = False,
     data_dir: Annotated[
         Path | None, typer.Option("--data-dir", help="A folder with the benchmarks' files, in place of a hub.")
     ] = None,
     allow_code: Annotated[
-        bool, typer.Option("--allow-code-execution", help="Run programs that the model writes, contained.")
+        bool, typer.Option("--allow-code-execution", help="Run programs that the model writes, in a sandbox.")
     ] = False,
 ) -> None:
     """Score models on benchmarks, and say what is above chance."""

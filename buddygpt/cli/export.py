@@ -14,7 +14,7 @@ from buddygpt.cli.render import Renderer
 def export(
     target: Annotated[
         str | None,
-        typer.Argument(metavar="[TARGET]", help="A model folder, run or hub id; the newest model where left out."),
+        typer.Argument(metavar="[TARGET]", help="A model folder, run or hub id; the newest model by default."),
     ] = None,
     to: Annotated[
         str,
@@ -25,18 +25,20 @@ def export(
     ] = "auto",
     kind: Annotated[
         str | None,
-        typer.Option("--type", metavar="NAME", help="A GGUF file's weights: f16 (where left out), bf16, f32 or q8_0."),
+        typer.Option("--type", metavar="NAME", help="Weights of a GGUF file: f16 (default), bf16, f32 or q8_0."),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="PLACE", help="Where to; runs/NAME/export/KIND or FOLDER-KIND where left out."),
+        typer.Option(metavar="PLACE", help="Where to write; runs/NAME/export/KIND or FOLDER-KIND by default."),
     ] = None,
     full_vocabulary: Annotated[
         bool,
-        typer.Option("--full-vocabulary", help="A model of `tokenizer.keep` under Qwen3's ids, all 151,669 of them."),
+        typer.Option(
+            "--full-vocabulary", help="Put a model with `tokenizer.keep` back under all of Qwen3's 151,669 ids."
+        ),
     ] = False,
 ) -> None:
-    """Write a model that loads without buddygpt, and see that it does."""
+    """Write a model that loads without buddygpt. It is loaded again and compared."""
     from buddygpt.stages import export as stage
 
     with Renderer() as renderer:

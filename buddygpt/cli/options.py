@@ -22,10 +22,10 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a field, e.g. pretrain.tokens=1M. Repeatable."),
 ]
 StageOption = Annotated[
-    Chapter, typer.Option("--stage", help="Whose data: the text of pretraining, or the rows of sft or dpo.")
+    Chapter, typer.Option("--stage", help="Which data: the text for pretraining, or the rows for sft or dpo.")
 ]
 RunOption = Annotated[
-    Path | None, typer.Option("--run", metavar="FOLDER", help="The run directory; runs/NAME where left out.")
+    Path | None, typer.Option("--run", metavar="FOLDER", help="The run directory; runs/NAME by default.")
 ]
 
 

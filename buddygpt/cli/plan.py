@@ -15,12 +15,12 @@ ProbeOption = Annotated[
     bool, typer.Option("--probe", help="Train for about a minute on this device, to measure speed and memory.")
 ]
 PriceOption = Annotated[
-    float | None, typer.Option("--per-hour", metavar="PRICE", help="What one device costs an hour, in any currency.")
+    float | None, typer.Option("--per-hour", metavar="PRICE", help="What one device costs per hour, in any currency.")
 ]
 
 
 StageOption = Annotated[
-    Chapter, typer.Option("--stage", help="Which chapter; of sft and dpo memory and disk alone are known beforehand.")
+    Chapter, typer.Option("--stage", help="Which stage; for sft and dpo only memory and disk can be told beforehand.")
 ]
 
 
@@ -32,7 +32,7 @@ def plan(
     probe: ProbeOption = False,
     per_hour: PriceOption = None,
 ) -> None:
-    """Tell what training takes: memory, time, disk, cost. Nothing is written."""
+    """Show what training takes: memory, time, disk, cost. Nothing is written."""
     if per_hour is not None and not 0 < per_hour < float("inf"):
         raise BuddyError(f"--per-hour: {per_hour:g} is no price; write what one device costs an hour, e.g. 12")
     checked, where, cache = options.open_run(recipe, set_, run)

@@ -16,20 +16,20 @@ HUBS = ("modelscope", "huggingface", "both")
 
 def push(
     target: Annotated[
-        str | None, typer.Argument(metavar="[TARGET]", help="A run or a model folder; the newest model where left out.")
+        str | None, typer.Argument(metavar="[TARGET]", help="A run or a model folder; the newest model by default.")
     ] = None,
     hub: Annotated[
-        str | None, typer.Option(metavar="HUB", help="modelscope, huggingface or both; push.hub where left out.")
+        str | None, typer.Option(metavar="HUB", help="modelscope, huggingface or both; push.hub by default.")
     ] = None,
     repo: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="name or owner/name; push.repo, or NAME-base or NAME-chat where left out."),
+        typer.Option(metavar="NAME", help="name or owner/name; push.repo by default, or else NAME-base or NAME-chat."),
     ] = None,
-    public: Annotated[bool, typer.Option("--public", help="Make a new repository public; private where not.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public, not private.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the first push to a repository.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the files and the card; send nothing.")] = False,
     with_training_state: Annotated[
-        bool, typer.Option("--with-training-state", help="Send the newest checkpoint of the stage, too.")
+        bool, typer.Option("--with-training-state", help="Also send the newest checkpoint of the stage.")
     ] = False,
 ) -> None:
     """Publish a finished model with card and scores. Tokens: HF_TOKEN, MODELSCOPE_API_TOKEN, or the hubs' logins."""

@@ -21,7 +21,7 @@ app = typer.Typer(help="List, show, copy and check recipes.", invoke_without_com
 
 @app.callback()
 def listing(context: typer.Context) -> None:
-    """List the recipes that come along."""
+    """List the shipped recipes."""
     if context.invoked_subcommand is None:
         for name, path in shipped_recipes().items():
             typer.echo(f"{name:<12} {summary(path)}")
@@ -42,7 +42,7 @@ def show(
 
 @app.command()
 def copy(recipe: options.RecipeArgument, target: Annotated[Path, typer.Argument(help="The new file.")]) -> None:
-    """Copy a shipped recipe, to edit it; what it extends is merged in."""
+    """Copy a shipped recipe to edit it; what it extends is merged in."""
     source = find_recipe(recipe)
     target = target / source.name if target.is_dir() else target
     if target.exists():
@@ -60,7 +60,7 @@ def copy(recipe: options.RecipeArgument, target: Annotated[Path, typer.Argument(
 
 @app.command()
 def check(recipe: options.RecipeArgument, set_: options.SetOption = None) -> None:
-    """Check a recipe: every fault with its line, or 'ok', its size and what its geometry costs."""
+    """Check a recipe. Lists every fault with its line, or else its size and what its geometry costs."""
     checked = options.read_recipe(recipe, set_)
     typer.echo(f"ok: {checked.name}, digest {checked.digest()}")
     typer.echo(size_line(checked.model))

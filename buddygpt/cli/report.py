@@ -15,10 +15,10 @@ def report(
     targets: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or folders of runs.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="The page of several runs; runs/report.html where left out."),
+        typer.Option("--out", metavar="FILE", help="Page for several runs; runs/report.html by default."),
     ] = None,
 ) -> None:
-    """Write a run's reports anew from its files, while it trains too; lay several runs side by side on one page."""
+    """Rebuild a run's reports from its files, or compare several runs. A run may still be training."""
     with Renderer() as renderer:
         from buddygpt.stages import report as stage
 

@@ -19,7 +19,7 @@ from buddygpt.recipe.schema import Chapter, Recipe
 from buddygpt.training import launch
 
 ResumeOption = Annotated[
-    bool, typer.Option("--resume", help="Go on from the newest whole checkpoint; from the start where there is none.")
+    bool, typer.Option("--resume", help="Continue from the newest whole checkpoint, or begin where there is none.")
 ]
 ProcessesOption = Annotated[
     int | None,
@@ -34,7 +34,7 @@ def pretrain(
     resume: ResumeOption = False,
     processes: ProcessesOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="As `buddy plan`: say what would happen; write nothing.")
+        bool, typer.Option("--dry-run", help="Like `buddy plan`: say what would happen, write nothing.")
     ] = False,
 ) -> None:
     """Train a model from scratch on the recipe's text."""
@@ -50,7 +50,7 @@ def sft(
     resume: ResumeOption = False,
     processes: ProcessesOption = None,
 ) -> None:
-    """Fine-tune a base model on talks, so that it answers."""
+    """Fine-tune a base model on conversations, so that it answers."""
     _train("sft", recipe, set_, run, resume, processes)
 
 
@@ -61,7 +61,7 @@ def dpo(
     resume: ResumeOption = False,
     processes: ProcessesOption = None,
 ) -> None:
-    """Tune a model that answers on pairs of a better and a worse answer."""
+    """Tune a chat model on pairs of a better and a worse answer."""
     _train("dpo", recipe, set_, run, resume, processes)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from buddygpt.recipe.base import Count, Section, Share
+from buddygpt.recipe.base import Count, Positive, Section, Share
 from buddygpt.recipe.errors import BuddyError, did_you_mean
 from buddygpt.report.scores import COLUMNS
 
@@ -147,7 +147,7 @@ class Benchmark(Section):
     """Share that guessing gets; None where guessing gets nothing."""
     answer_texts: AnswerTexts | None = None
     """How answers are judged by their texts, on request; None where letters are all there is."""
-    max_new_tokens: Annotated[Count, Field(gt=0)] | None = None
+    max_new_tokens: Positive | None = None
     """Limit of a written answer, tokens; half of a model's context where that is less."""
     chat: Literal["model", "never"] = "model"
     """Whether the chat template is used: where the model is a chat model, or never, since there is no prompt."""

@@ -82,6 +82,12 @@ Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int |
 Number = Annotated[float, BeforeValidator(_parse_real, json_schema_input_type=float | int | str)]
 """A real number in any spelling."""
 
+Positive = Annotated[Count, Field(gt=0)]
+"""A whole number above 0."""
+
+PositiveNumber = Annotated[Number, Field(gt=0)]
+"""A real number above 0."""
+
 Share = Annotated[Number, Field(ge=0, le=1)]
 """A part of a whole, 0 to 1."""
 

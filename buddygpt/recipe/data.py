@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from buddygpt.recipe.base import Count, FieldError, Number, Section, Share
+from buddygpt.recipe.base import Count, FieldError, Number, Positive, PositiveNumber, Section, Share
 from buddygpt.recipe.clean import CleanSection, Decontaminate, NearDuplicates
 from buddygpt.recipe.executor import AnyExecutor, LocalExecutor
 
@@ -16,7 +16,7 @@ class Source(Section):
 
     name: str | None = None
     """Name in reports; made from the paths, the id or the kind where left out."""
-    weight: Annotated[Number, Field(gt=0)] | None = None
+    weight: PositiveNumber | None = None
     """Share of the training tokens, relative to the other sources' weights; 1 where left out. In `sft` and `dpo`, where
     no source has one, their sizes decide."""
     validation: Share | None = None
@@ -78,7 +78,7 @@ class HubSource(HubRows):
     """Globs of files to leave out."""
     revision: str = "main"
     """Branch, tag or commit on Hugging Face; ModelScope's is its default branch."""
-    size: Annotated[Count, Field(gt=0)] | None = None
+    size: Positive | None = None
     """Bytes that the files take; told before a download and when the hub cannot be reached."""
 
 
@@ -122,7 +122,7 @@ class DataSection(Section):
     """Evaluation sets that must not be trained on."""
     executor: AnyExecutor = LocalExecutor(kind="local")
     """On which machines text is prepared. Changes nothing in the result."""
-    workers: Annotated[Count, Field(gt=0)] | None = None
+    workers: Positive | None = None
     """Tasks at the same time; one for each processor of this machine where left out. Changes nothing in the result."""
 
     @model_validator(mode="after")

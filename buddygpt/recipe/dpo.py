@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from buddygpt.recipe.base import FieldError, Number
+from buddygpt.recipe.base import FieldError, Number, Positive, PositiveNumber
 from buddygpt.recipe.parallel import FSDP
-from buddygpt.recipe.training import Positive
 from buddygpt.recipe.tuning import TuningSection
 
 LossType = Literal[
@@ -35,7 +34,7 @@ SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")
 class DPOSection(TuningSection):
     """One run of preference tuning (DPO, arXiv 2305.18290)."""
 
-    beta: Annotated[Number, Field(gt=0)] = 0.1
+    beta: PositiveNumber = 0.1
     """Weight of staying near the reference: a reward is beta times the log-ratio to it; `ipo` calls it tau."""
     loss_type: Annotated[list[LossType], Field(min_length=1)] = ["sigmoid"]
     """Losses by trl's names; several are added up."""

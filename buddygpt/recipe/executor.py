@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from buddygpt.recipe.base import Count, Number, Section
+from buddygpt.recipe.base import Positive, PositiveNumber, Section
 
 
 class LocalExecutor(Section):
@@ -19,9 +19,9 @@ class LocalExecutor(Section):
 class Distributed(Section):
     """What executors of many machines have in common: all see the run folder under the same path."""
 
-    cpus_per_task: Annotated[Count, Field(gt=0)] = 1
+    cpus_per_task: Positive = 1
     """Processors that a task has."""
-    memory_per_cpu: Annotated[Number, Field(gt=0)] = 4
+    memory_per_cpu: PositiveNumber = 4
     """Gigabytes for each of them."""
 
 

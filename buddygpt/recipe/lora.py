@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from buddygpt.recipe.base import Count, Number, Section
+from buddygpt.recipe.base import Number, Positive, PositiveNumber, Section
 
 
 class LoraSection(Section):
@@ -15,9 +15,9 @@ class LoraSection(Section):
     Left out are the embedding, the head and the routed experts.
     """
 
-    rank: Annotated[Count, Field(gt=0)] = 16
+    rank: Positive = 16
     """Rank of an update: numbers that it keeps of a layer's input."""
-    alpha: Annotated[Number, Field(gt=0)] | None = None
+    alpha: PositiveNumber | None = None
     """An update is scaled by alpha / rank; left out, alpha is twice the rank, so that the scale stays 2."""
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Share of an update's inputs that are dropped in training."""

@@ -11,9 +11,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from buddygpt.recipe.base import Count, FieldError, Number, Section
+from buddygpt.recipe.base import FieldError, Number, Positive, PositiveNumber, Section
 
-Positive = Annotated[Count, Field(gt=0)]
 Factor = Annotated[Number, Field(ge=1)]
 
 
@@ -75,7 +74,7 @@ class MoE(Section):
     """Experts that every token passes; held as one network of n_shared_experts x moe_intermediate_size."""
     moe_intermediate_size: Positive
     """Width inside one expert."""
-    routed_scaling_factor: Annotated[Number, Field(gt=0)] = 1.0
+    routed_scaling_factor: PositiveNumber = 1.0
     """Factor on the sum of the routed experts."""
     router_bias_update_rate: Annotated[Number, Field(ge=0)] = 0.001
     """How far an expert's selection bias moves at each optimizer step, towards even load; 0: not at all."""
@@ -135,11 +134,11 @@ class YarnRope(Rotary):
     """Longest context over the length before the scaling."""
     original_max_position_embeddings: Positive
     """Length before the scaling."""
-    beta_fast: Annotated[Number, Field(gt=0)] = 32.0
+    beta_fast: PositiveNumber = 32.0
     """Dimensions with more turns than this over the original length keep their frequency."""
-    beta_slow: Annotated[Number, Field(gt=0)] = 1.0
+    beta_slow: PositiveNumber = 1.0
     """Dimensions with fewer turns than this over the original length are interpolated in full."""
-    attention_factor: Annotated[Number, Field(gt=0)] | None = None
+    attention_factor: PositiveNumber | None = None
     """Factor on cos and sin; 0.1 ln(factor) + 1, or the ratio of the two mscales, where left out."""
     mscale: Annotated[Number, Field(ge=0)] | None = None
     """Weight of ln(factor) above the line of that ratio; 0 is off. Where left out, MLA has 1 and GQA is without."""
@@ -167,9 +166,9 @@ class Llama3Rope(Rotary):
     """Divisor of the low frequencies."""
     original_max_position_embeddings: Positive
     """Length before the scaling."""
-    low_freq_factor: Annotated[Number, Field(gt=0)] = 1.0
+    low_freq_factor: PositiveNumber = 1.0
     """Wavelengths above original length / this are divided by the factor."""
-    high_freq_factor: Annotated[Number, Field(gt=0)] = 4.0
+    high_freq_factor: PositiveNumber = 4.0
     """Wavelengths below original length / this stay; between the two, a smooth passage."""
 
     @model_validator(mode="after")
@@ -209,9 +208,9 @@ class ModelSection(Section):
     """Longest context in tokens."""
     tie_word_embeddings: bool = True
     """Output head and embedding are one matrix."""
-    rms_norm_eps: Annotated[Number, Field(gt=0)] = 1e-6
+    rms_norm_eps: PositiveNumber = 1e-6
     """Added to the mean square inside RMSNorm."""
-    initializer_range: Annotated[Number, Field(gt=0)] = 0.02
+    initializer_range: PositiveNumber = 0.02
     """Standard deviation of freshly drawn matrices; buddygpt/model/modeling.py has the whole table."""
     attention: Attention
     """How tokens look at one another."""

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from buddygpt.recipe.base import FieldError, Number, spell
-from buddygpt.recipe.training import Positive, TrainingSection
+from buddygpt.recipe.base import FieldError, Number, Positive, spell
+from buddygpt.recipe.training import TrainingSection
 
 
 class PretrainSection(TrainingSection):

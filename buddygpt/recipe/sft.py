@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from buddygpt.recipe.base import Section
+from buddygpt.recipe.base import Positive, Section
 from buddygpt.recipe.model import Factor
-from buddygpt.recipe.training import Positive
 from buddygpt.recipe.tuning import TuningSection
 
 

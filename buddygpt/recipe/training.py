@@ -6,13 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from buddygpt.recipe.base import Count, FieldError, Number, Section
+from buddygpt.recipe.base import Count, FieldError, Number, Positive, PositiveNumber, Section, Share
 from buddygpt.recipe.guard import GuardSection
 from buddygpt.recipe.parallel import DDP, Parallel
-
-Positive = Annotated[Count, Field(gt=0)]
-Rate = Annotated[Number, Field(gt=0)]
-Fraction = Annotated[Number, Field(ge=0, le=1)]
 
 
 class AdamW(Section):
@@ -20,11 +16,11 @@ class AdamW(Section):
 
     kind: Literal["adamw"]
     """One AdamW for all parameters."""
-    learning_rate: Rate
+    learning_rate: PositiveNumber
     """Peak learning rate."""
     betas: Annotated[list[Annotated[Number, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [0.9, 0.95]
     """Decay rates of the two moments."""
-    eps: Rate = 1e-8
+    eps: PositiveNumber = 1e-8
     """Added to the root of the second moment."""
     weight_decay: Annotated[Number, Field(ge=0)] = 0.1
     """Decoupled weight decay of matrices."""
@@ -38,17 +34,17 @@ class Muon(Section):
 
     kind: Literal["muon"]
     """Muon for hidden matrices, AdamW for embedding, head, norms and biases."""
-    learning_rate: Rate
+    learning_rate: PositiveNumber
     """Peak learning rate of the hidden matrices."""
     momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.95
     """Nesterov momentum."""
     weight_decay: Annotated[Number, Field(ge=0)] = 0.1
     """Decoupled weight decay of hidden matrices."""
-    adamw_learning_rate: Rate | None = None
+    adamw_learning_rate: PositiveNumber | None = None
     """Peak learning rate of everything else; `learning_rate` where left out."""
     betas: Annotated[list[Annotated[Number, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [0.9, 0.95]
     """AdamW's decay rates."""
-    eps: Rate = 1e-8
+    eps: PositiveNumber = 1e-8
     """AdamW's epsilon."""
 
 
@@ -57,9 +53,9 @@ class Cosine(Section):
 
     kind: Literal["cosine"]
     """Cosine."""
-    warmup: Fraction = 0.02
+    warmup: Share = 0.02
     """Share of the steps that warm up."""
-    min_ratio: Fraction = 0.1
+    min_ratio: Share = 0.1
     """Last rate as a share of the peak."""
 
 
@@ -68,9 +64,9 @@ class Linear(Section):
 
     kind: Literal["linear"]
     """Linear."""
-    warmup: Fraction = 0.02
+    warmup: Share = 0.02
     """Share of the steps that warm up."""
-    min_ratio: Fraction = 0.0
+    min_ratio: Share = 0.0
     """Last rate as a share of the peak."""
 
 
@@ -79,11 +75,11 @@ class WSD(Section):
 
     kind: Literal["wsd"]
     """Warm-up, stable, decay."""
-    warmup: Fraction = 0.02
+    warmup: Share = 0.02
     """Share of the steps that warm up."""
-    decay: Fraction = 0.2
+    decay: Share = 0.2
     """Share of the steps, at the end, that decay."""
-    min_ratio: Fraction = 0.0
+    min_ratio: Share = 0.0
     """Last rate as a share of the peak."""
 
 
@@ -109,7 +105,7 @@ class TrainingSection(Section):
     """How weights move."""
     schedule: Annotated[Cosine | Linear | WSD, Field(discriminator="kind")]
     """How the learning rate moves."""
-    max_grad_norm: Annotated[Number, Field(gt=0)] = 1.0
+    max_grad_norm: PositiveNumber = 1.0
     """Gradients are scaled down to this global norm."""
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
     """Compute type under autocast; weights, moments and statistics stay in fp32."""

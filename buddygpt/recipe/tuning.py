@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pydantic import model_validator
 
-from pydantic import Field, model_validator
-
-from buddygpt.recipe.base import FieldError, Number
+from buddygpt.recipe.base import FieldError, Positive, PositiveNumber
 from buddygpt.recipe.data import DataSection
 from buddygpt.recipe.lora import LoraSection
 from buddygpt.recipe.parallel import FSDP
-from buddygpt.recipe.training import Positive, TrainingSection
+from buddygpt.recipe.training import TrainingSection
 
 
 class TuningSection(TrainingSection):
@@ -21,7 +19,7 @@ class TuningSection(TrainingSection):
     data: DataSection
     """What is trained on. Each row is a whole talk or pair; `weight`s are shares of the tokens, by size where none is
     given."""
-    epochs: Annotated[Number, Field(gt=0)] = 1.0
+    epochs: PositiveNumber = 1.0
     """How often the whole of the data is read; a part of it where below 1."""
     sequence_length: Positive | None = None
     """Most tokens of a window, prompt and answer together; the model's context where left out."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from buddygpt.recipe.base import Count, Number, Section
+from buddygpt.recipe.base import Count, Number, Positive, Section
 from buddygpt.recipe.data import CatalogSource, HubSource, Mapping, source_name
 from buddygpt.recipe.errors import BuddyError, did_you_mean
 
@@ -55,11 +55,11 @@ class Entry(Section):
     """Rows with a lower score are dropped, unless a recipe says otherwise."""
     licence: str | None
     """As stated; None where none is."""
-    size: Annotated[Count, Field(gt=0)] | None = None
+    size: Positive | None = None
     """Bytes of `files`."""
-    rows: Annotated[Count, Field(gt=0)] | None = None
+    rows: Positive | None = None
     """Rows of `files`."""
-    tokens: Annotated[Count, Field(gt=0)] | None = None
+    tokens: Positive | None = None
     """Tokens of `files`, as others have counted them."""
     language: Annotated[list[Literal["zh", "en"]], Field(min_length=1)]
     """The most of it first."""

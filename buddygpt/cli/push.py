@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from buddygpt.cli import options
 from buddygpt.cli.render import Renderer
 from buddygpt.recipe.errors import BuddyError, did_you_mean
+from buddygpt.recipe.push import HubChoice
 
-HUBS = ("modelscope", "huggingface", "both")
+HUBS = get_args(HubChoice)
 
 
 def push(

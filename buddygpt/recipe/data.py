@@ -48,7 +48,10 @@ class Rows(Source):
 
 
 class FilesSource(Rows):
-    """Files on this machine: .jsonl .json .parquet .txt .md, also .gz or .zst; folders, archives and globs."""
+    """Files on this machine: .jsonl .json .csv .tsv .parquet .txt .md, all but .parquet also as .gz or .zst.
+
+    Archives of them (.zip .tar .tar.gz .tar.zst), folders and globs, too.
+    """
 
     kind: Literal["files"]
     """Local files."""

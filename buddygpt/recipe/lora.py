@@ -12,7 +12,7 @@ from buddygpt.recipe.base import Number, Positive, PositiveNumber, Section
 class LoraSection(Section):
     """Train low-rank updates of the linear layers in place of all weights (LoRA, arXiv 2106.09685); merged at the end.
 
-    Left out are the embedding, the head and the routed experts.
+    Left out are the embedding, the head, the routed experts and MLA's `kv_up_proj`.
     """
 
     rank: Positive = 16

@@ -11,6 +11,8 @@ from buddygpt.recipe.base import Section
 
 PushHub = Literal["modelscope", "huggingface"]
 """A hub that takes models."""
+HubChoice = Literal[PushHub, "both"]
+"""What a user may name."""
 _PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _LONGEST = 96
 """Characters of owner/name that Hugging Face takes; ModelScope tells no bound."""
@@ -34,7 +36,7 @@ def see_repo(name: str) -> str:
 class PushSection(Section):
     """Publishing, by `buddy push`. Tokens come from the environment or the hubs' own logins, never from a recipe."""
 
-    hub: Literal["modelscope", "huggingface", "both"] | None = None
+    hub: HubChoice | None = None
     """Hub that takes the model, or both; left out, `--hub` has to say it."""
     repo: Annotated[str, AfterValidator(see_repo)] | None = None
     """Repository: `name`, yours on each hub, or `owner/name`; left out, `NAME-base` or `NAME-chat` by the stage."""

@@ -124,7 +124,7 @@ class TrainingSection(Section):
     """What of the layers is computed again in the backward pass to save memory: `true` all, a third more time;
     `selective` keeps what matrix products and attention give and computes the cheap rest again."""
     compile: bool = False
-    """Layers are compiled for training by torch.compile: less time a step, for a warm-up of a minute or so."""
+    """Layers go through torch.compile in training: mostly less time a step, after a warm-up of up to a minute or so."""
     parallel: Parallel = DDP(kind="ddp")
     """How several processes share the model."""
     trackers: list[Literal["wandb", "swanlab", "tensorboard", "trackio"]] = []

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import buddygpt
 from buddygpt.data.tokenizer import load_tokenizer
@@ -25,10 +25,9 @@ from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.hub import HubSection
 from buddygpt.recipe.loader import load_recipe
-from buddygpt.recipe.push import PushHub, PushSection, see_repo
+from buddygpt.recipe.push import HubChoice, PushHub, PushSection, see_repo
 from buddygpt.recipe.runs import Run, export_place, find_model, model_name, run_of
 
-HubChoice = Literal["modelscope", "huggingface", "both"]
 _RESULTS = ("results", "groups", "n-shot", "n-samples", "higher_is_better", "versions", "buddygpt")
 """Of lm-eval's results; the rest is prompts, code and places on this machine."""
 
@@ -150,7 +149,7 @@ def _doors(
     hubs: Sequence[PushHub]
     if choices.hub is None:
         raise BuddyError("--hub: say modelscope, huggingface or both, here or as push.hub in the run's recipe")
-    hubs = ("modelscope", "huggingface") if choices.hub == "both" else (choices.hub,)
+    hubs = get_args(PushHub) if choices.hub == "both" else (choices.hub,)
     try:
         repo = see_repo(str(choices.repo))
     except ValueError as error:

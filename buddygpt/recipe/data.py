@@ -111,7 +111,7 @@ AnySource = Annotated[FilesSource | HubSource | CatalogSource | DemoSource, Fiel
 
 
 class DataSection(Section):
-    """Text for pretraining."""
+    """What is trained on: text in pretraining, rows of talks or pairs in `sft` and `dpo`."""
 
     sources: Annotated[list[AnySource], Field(min_length=1)]
     """What is read, in this order; the first copy of a duplicated text is the one that stays."""

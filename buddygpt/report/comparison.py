@@ -14,9 +14,9 @@ import numpy as np
 from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.geometry import count_parameters
 from buddygpt.recipe.schema import Chapter, Recipe
-from buddygpt.report.curves import Series, column, finite, recent_mean, settled, smooth, thin
-from buddygpt.report.figures import BITS, LONG, NARROW, WIDE, Figure, Key, sources
-from buddygpt.report.plots import LINES, Curve, Scale, draw, spans_far
+from buddygpt.report.curves import Series, column, finite, recent_mean, smooth, thin
+from buddygpt.report.figures import BITS, LONG, NARROW, WIDE, Figure, Key, falling, sources
+from buddygpt.report.plots import LINES, Curve, draw
 from buddygpt.report.template import fill, write_page
 from buddygpt.report.words import NOTHING, spell_count, spell_duration, spell_number
 
@@ -223,10 +223,7 @@ def _overlaid(
         # Numbers stand on the lines one after the other, so that lines that end together do not hide them.
         curves.append(Curve(one, n, width=1.8, name=str(n + 1), at=(n + 1) / (len(names) + 1)))
         keys.append(Key(f"{n + 1} {side} {one.finite[-1]:.3f}", n % LINES + 1, "solid"))
-    values = np.concatenate([one.finite for one in series])
-    late = np.concatenate([settled(one) for one in series])
-    cut = long and len(late) > 0 and values.max() > 1.2 * late.max()
-    scale = Scale(log=spans_far(late if cut else values), top=float(late.max()) if cut else None)
+    scale = falling(series, long)
     label = f"{what[0]} {what[1]} {AXES[axis][1]}: " + "; ".join(key.text for key in keys)
     wide = axis == "tokens"
     narrow, large = (draw(f"{name}-{s[0]}", label, curves, s, scale, unit=unit) for s in (NARROW, WIDE))

@@ -114,7 +114,7 @@ def _held_out(metrics: Sequence[Mapping[str, Any]], baselines: Mapping[str, floa
             told[-1] += f"，5-gram {baselines[name]:.3f}"
     if not curves:
         return None
-    scale = _falling([c.series for c in curves], len(column(metrics, "loss")) >= LONG)
+    scale = falling([c.series for c in curves], len(column(metrics, "loss")) >= LONG)
     what = "留出的回答" if answers else "留出文本"
     label = f"{what}的每字符比特数 bits per character: " + "；".join(told)
     note = join(
@@ -131,7 +131,7 @@ def _held_out(metrics: Sequence[Mapping[str, Any]], baselines: Mapping[str, floa
 
 def _loss(metrics: Sequence[Mapping[str, Any]], answers: bool) -> Figure | None:
     series = column(metrics, "loss")
-    scale = _falling([series], len(series) >= LONG)
+    scale = falling([series], len(series) >= LONG)
     unit = ("回答的每词元，单位 nat", "nats a token of answers") if answers else ("每词元，单位 nat", "nats a token")
     skipped = column([row for row in metrics if row.get("skipped")], "loss").x
     note = join(unit, ("红色刻度：跳过的步", "red ticks: skipped steps") if len(skipped) else None)
@@ -181,8 +181,13 @@ def _plain(name: str, chinese: str, english: str, series: Series, scale: Scale) 
     return Figure(chinese, english, join(*_axis(scale)), drawing)
 
 
-def _falling(series: Sequence[Series], long: bool) -> Scale:
-    """The axis of figures that fall steeply at first and slowly ever after."""
+def falling(series: Sequence[Series], long: bool) -> Scale:
+    """The axis of figures that fall steeply at first and slowly ever after.
+
+    Args:
+        series: drawn over one another.
+        long: the run has `LONG` steps; the first, high values are cut off.
+    """
     values = np.concatenate([s.finite for s in series])
     late = np.concatenate([settled(s) for s in series])
     cut = long and len(late) > 0 and values.max() > 1.2 * late.max()

@@ -10,9 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
-
-from buddygpt.report.curves import column, finite, reach
+from buddygpt.report.curves import column, finite, recent_mean
 from buddygpt.report.figures import sources
 from buddygpt.report.reach import Context, context_cautions
 from buddygpt.report.template import Headline
@@ -160,7 +158,7 @@ def _fallen(metrics: Sequence[Row]) -> Iterable[tuple[str, str]]:
                 f"something else instead; {advice[1]}",
             )
     if not judged:
-        chosen, rejected = (_end(metrics, f"rewards/{side}") for side in ("chosen", "rejected"))
+        chosen, rejected = (recent_mean(column(metrics, f"rewards/{side}"))[0] for side in ("chosen", "rejected"))
         if max(chosen, rejected) < -FALLEN_REWARD:
             yield (
                 f"训练的偏好对中，较好的回答也变得更不可能了（奖励 {spell_signed(chosen)}，较差的 "
@@ -189,14 +187,6 @@ def _last(metrics: Sequence[Row], name: str) -> tuple[float, float, float, float
     keys = ("accuracy", "margin", "chosen_log_ratio", "rejected_log_ratio")
     accuracy, margin, chosen, rejected = (finite(row.get(f"eval/{name}/{key}")) for key in keys)
     return accuracy, margin, chosen, rejected
-
-
-def _end(metrics: Sequence[Row], key: str) -> float:
-    """Mean of the last steps; NaN where no step has it."""
-    series = column(metrics, key)
-    recent = series.y[-2 * reach(series) :]
-    recent = recent[np.isfinite(recent)]
-    return float(np.mean(recent)) if len(recent) else math.nan
 
 
 def spell_share(value: float) -> str:

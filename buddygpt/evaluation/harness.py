@@ -25,7 +25,7 @@ from buddygpt.evaluation.prefixes import Group, group_by_prefix
 from buddygpt.events import Caution, Emit, Progress
 from buddygpt.model import BuddyGPTForCausalLM
 from buddygpt.model.modeling import CACHE
-from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.errors import BuddyError, is_out_of_memory
 
 TOKENS = {"cpu": 2048, "accelerator": 16384}
 """Tokens of a batch, beginnings that are shared not counted, where no batch size is given."""
@@ -134,7 +134,7 @@ class Scorer(HFLM):
                 with torch.no_grad():
                     return super().generate_until(requests, disable_tqdm=True)
             except RuntimeError as error:
-                if not _is_memory(error) or self.batch_size_per_gpu == 1:
+                if not is_out_of_memory(error) or self.batch_size_per_gpu == 1:
                     raise
             half = self.batch_size_per_gpu // 2
             self.emit(
@@ -240,7 +240,7 @@ class Scorer(HFLM):
             with torch.no_grad():
                 answers = self._sums(rows, asked, _repeated(begun, len(rows)))
         except RuntimeError as error:
-            if not _is_memory(error) or len(rows) == 1:
+            if not is_out_of_memory(error) or len(rows) == 1:
                 raise
         else:
             if not all(math.isfinite(total) for total, _ in answers):
@@ -337,8 +337,3 @@ def _repeated(cache: Any, rows: int) -> Any:
 
 def _frozen(settings: dict[str, Any]) -> str:
     return json.dumps(settings, sort_keys=True, ensure_ascii=False)
-
-
-def _is_memory(error: RuntimeError) -> bool:
-    """Whether a device ran out of memory; on a CPU torch raises no class of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -47,6 +47,11 @@ def is_disk_full(error: BaseException) -> bool:
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(sign in str(error) for sign in _FULL)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice: torch has a class for a device's, and words alone for a CPU's."""
+    return type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "can't allocate memory" in str(error)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` for the nearest of `known`, or an empty string where none is near."""
     from difflib import get_close_matches

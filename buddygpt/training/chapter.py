@@ -23,11 +23,12 @@ from buddygpt.data.prepare import Prepared, find_prepared, prepare
 from buddygpt.data.windows import Passing
 from buddygpt.events import Caution, Emit, Note
 from buddygpt.recipe.base import spell_bytes
-from buddygpt.recipe.errors import BrokenOff, BuddyError, is_disk_full
+from buddygpt.recipe.errors import BrokenOff, BuddyError, is_disk_full, is_out_of_memory
 from buddygpt.recipe.geometry import count_parameters
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.runs import Run, differences, dump_yaml, free_bytes, write_atomically
 from buddygpt.recipe.schema import Chapter, Recipe
+from buddygpt.recipe.training import TrainingSection
 from buddygpt.report.chapters import Kept, keep, write_chapter
 from buddygpt.report.page import load_rows
 from buddygpt.training import checkpoints
@@ -209,6 +210,30 @@ def safe_writing(folder: Path) -> Iterator[None]:
         raise BrokenOff(f"{folder}: {what}; {kept}; {mend} and go on with --resume") from error
 
 
+@contextmanager
+def enough_memory(section: TrainingSection, folder: Path) -> Iterator[None]:
+    """Tell in one line of memory that does not suffice, and what takes less of it.
+
+    Args:
+        section: how is trained.
+        folder: the chapter's.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        name, size = folder.name, section.micro_batch_size
+        smaller = max((part for part in range(1, size) if size % part == 0), default=None)
+        remedies = [f"--set {name}.micro_batch_size={smaller} (or less)"] if smaller else []
+        remedies += [] if section.gradient_checkpointing is True else [f"--set {name}.gradient_checkpointing=true"]
+        way = f"go on with --resume and {' or '.join(remedies)}" if remedies else f"lower {name}.sequence_length"
+        raise BrokenOff(
+            f"{name}.micro_batch_size: {size}: the memory of the device does not suffice; {way}; `buddy plan` tells "
+            "what fits"
+        ) from error
+
+
 @dataclass(frozen=True)
 class Watch:
     """The watchers of a run, and what keeps it.
@@ -218,6 +243,7 @@ class Watch:
             others found.
         keeper: of checkpoints, guard and order.
         judge_again: the run goes on from a step whose evaluation was due and did not end.
+        trackers: told after the meter, of what it adds.
     """
 
     balance: Balance | None
@@ -310,16 +336,18 @@ def train(trainer: Trainer, watch: Watch, folder: Path, start: Path | None, emit
         Steps done, and the figures of the last evaluation.
 
     Raises:
-        BuddyError: the disk is full, the layers cannot be compiled, or the run cannot get past some text.
+        BuddyError: the disk is full, memory does not suffice, the layers cannot be compiled, or the run cannot get past
+            some text.
     """
     if start:
         emit(Note(f"going on from {start.name}"))
     elif launched_processes() > 1:
         seed_process(trainer.args.seed, 0, trainer.args.process_index)  # or all would drop out the same
     if trainer.section.compile:
-        warm_up(trainer, folder.name, emit)
+        with enough_memory(trainer.section, folder):
+            warm_up(trainer, folder.name, emit)
     trainer.args.eval_on_start = watch.judge_again
-    with brake_on_signals(watch.brake, emit), safe_writing(folder):
+    with brake_on_signals(watch.brake, emit), safe_writing(folder), enough_memory(trainer.section, folder):
         while True:
             try:
                 trainer.train(resume_from_checkpoint=str(start) if start else None)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import Trainer
 
-from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.errors import BuddyError, is_out_of_memory
 from buddygpt.training.checkpoints import WRITING
 from buddygpt.training.keeper import Keeper
 from buddygpt.training.randomness import kept_states, seed_process
@@ -118,7 +118,8 @@ class Persistent(Trainer):
         """Weights must be this model's, each of them."""
         missing = set(load_result.missing_keys) - set(getattr(self.model, "all_tied_weights_keys", None) or {})
         if strange := sorted(missing | set(load_result.unexpected_keys)):
-            raise BuddyError(f"the checkpoint's weights are another model's: {strange[0]} and {len(strange) - 1} more")
+            more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
+            raise BuddyError(f"the checkpoint's weights are another model's: {strange[0]}{more}")
 
 
 def _not_finite(model: torch.nn.Module) -> str | None:
@@ -137,6 +138,8 @@ def _trusting_nobody(checkpoint: str | None) -> Iterator[None]:
     try:
         yield
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:160]
         raise BuddyError(
             f"{checkpoint}: cannot be gone on from: it is another model's, or its state holds more than tensors and "

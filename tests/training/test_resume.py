@@ -5,8 +5,9 @@ import pickle
 
 import pytest
 import torch
+from transformers import Trainer
 
-from buddygpt.recipe.errors import BuddyError
+from buddygpt.recipe.errors import BrokenOff, BuddyError
 from buddygpt.training.checkpoints import seal
 from tests.training.conftest import same_weights
 
@@ -89,3 +90,20 @@ def test_checkpoints_of_lasting_steps_stay(toy_training):
     toy = toy_training("run", save_every=2, keep_checkpoints=1, keep_every=4)
     toy.train()
     assert toy.checkpoints() == [f"checkpoint-{step}" for step in (4, 8, 12)]
+
+
+def test_memory_that_does_not_suffice_is_told_with_what_takes_less(toy_training, monkeypatch):
+    def full(*_):
+        raise fault
+
+    fault = RuntimeError("DefaultCPUAllocator: can't allocate memory")  # torch's words on a CPU
+    toy = toy_training("pretrain")
+    monkeypatch.setattr(toy.trainer, "training_step", full)
+    told = r"pretrain.micro_batch_size: 4: .* does not suffice; .* --resume and --set pretrain.micro_batch_size=2 "
+    with pytest.raises(BrokenOff, match=told):
+        toy.train()
+    fault = torch.OutOfMemoryError("CUDA out of memory.")
+    again = toy_training("pretrain", resume=True, micro_batch_size=1)
+    monkeypatch.setattr(Trainer, "_load_optimizer_and_scheduler", full)  # below what trusts no checkpoint
+    with pytest.raises(BrokenOff, match=r"size: 1: .* --resume and --set pretrain.gradient_checkpointing=true; `buddy"):
+        again.train()

@@ -5,6 +5,7 @@ runs/NAME/data            a link to the prepared shards, which runs with the sam
 runs/NAME/data-report.html  what became of the text, by `buddy data report`
 runs/NAME/pretrain/       checkpoints/  model/  metrics.jsonl  report.html  report.json  trackers/
 runs/NAME/sft/, dpo/      the same, and data, before.json; sft also context.json where the context was extended
+runs/NAME/eval/           scores, a folder for each of these models
 runs/NAME/export/         the model for other programs, a folder for each kind
 """
 

@@ -21,6 +21,8 @@ from buddygpt.recipe.tokenizer import TokenizerSection
 
 Chapter = Literal["pretrain", "sft", "dpo"]
 """A stage that leaves a model, in the order in which a model lives them."""
+PRETRAINING = ("model", "tokenizer", "data", "pretrain")
+"""Sections of a recipe that decide what pretraining does."""
 
 
 def where_data(chapter: Chapter) -> str:

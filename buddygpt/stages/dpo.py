@@ -229,7 +229,7 @@ def _distance(
 
 
 def _tell_end(
-    folder: Path, metrics: dict[str, float], columns: dict[str, dict[str, float]], finished: bool, emit: Emit
+    folder: Path, metrics: dict[str, float], columns: dict[str, dict[str, float]], ended: bool, emit: Emit
 ) -> None:
     rows = [
         (
@@ -247,7 +247,7 @@ def _tell_end(
     if "kl/reply" in metrics:
         told = f"{metrics['kl/reply']:.2f} nats a reply, {metrics['kl/token']:.3f} a token"
         emit(Note(f"distance to the reference (KL, on replies of its own): {told}"))
-    if finished:
+    if ended:
         emit(Table("what each stage changed", ("", *columns), tuple(changes(columns))))
         emit(Note(f"model:  {folder / 'model'}"))
     emit(Note(f"report: {folder / 'report.html'}"))

@@ -16,26 +16,18 @@ from buddygpt.events import Caution, Emit, Note, Table
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 from buddygpt.recipe.data import DemoSource, source_name
 from buddygpt.recipe.runs import Run
-from buddygpt.recipe.schema import Recipe
+from buddygpt.recipe.schema import PRETRAINING, Recipe
 from buddygpt.report.chapters import Kept
 from buddygpt.training import chapter
 from buddygpt.training.branch import branch_point, origin_of, take_history
 from buddygpt.training.compiled import check_compile
 from buddygpt.training.facts import Work, memory_rows, model_rows, training_rows
 from buddygpt.training.launch import rank
-from buddygpt.training.pace import pretraining_pace
+from buddygpt.training.pace import READ_OFTEN, pretraining_pace
 from buddygpt.training.parallel import whole
-from buddygpt.training.setup import (
-    check_parallel,
-    check_precision,
-    find_device,
-    versions,
-)
+from buddygpt.training.setup import check_parallel, check_precision, find_device, versions
 from buddygpt.training.trackers import check_trackers
 from buddygpt.training.trainer import HeldOut, PretrainTrainer
-
-SECTIONS = ("model", "tokenizer", "data", "pretrain")
-"""Sections of a recipe that decide what pretraining does."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +65,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     recipe.require("pretrain", "pretrain", "data")
     assert recipe.pretrain is not None and recipe.data is not None
     section = recipe.pretrain
-    changed = run.check(recipe, *SECTIONS)
+    changed = run.check(recipe, *PRETRAINING)
     folder = run.chapter("pretrain")
     if (done := chapter.finished(folder, emit)) is not None:
         return PretrainResult(True, done["step"], folder / "model", done["metrics"], done["baseline"])
@@ -101,7 +93,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     tokenizer = prepared.tokenizer()
     training, held_out, ends, widths = _texts(recipe, prepared, tokenizer)
     if rank() == 0:
-        run.claim(recipe, *SECTIONS)
+        run.claim(recipe, *PRETRAINING)
         run.link_data(prepared.path)
         if start and branches:
             take_history(start, folder)
@@ -132,15 +124,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     ]
     order = Passing(windows)
     watch = chapter.watch(folder, recipe, work, pace, origin, start, order, prompts, tokenizer, emit)
-    trainer = PretrainTrainer(
-        model,
-        tokenizer,
-        section,
-        watch.keeper,
-        held_out,
-        watch.callbacks(),
-        pace,
-    )
+    trainer = PretrainTrainer(model, tokenizer, section, watch.keeper, held_out, watch.callbacks(), pace)
     chapter.begin_page(folder, kept)
     step, metrics = chapter.train(trainer, watch, folder, start, emit)
     done = step >= pace.steps
@@ -151,7 +135,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
                 chapter.save(result, tokenizer, folder / "model")
             chapter.page(run, "pretrain", kept, done)
             if done:
-                known = {"recipe": recipe.digest(*SECTIONS)} | {k: v for k, v in origin.items() if k == "start_from"}
+                known = {"recipe": recipe.digest(*PRETRAINING)} | {k: v for k, v in origin.items() if k == "start_from"}
                 chapter.record(folder, device, origin, step=step, metrics=metrics, baseline=baseline, **known)
         _tell_end(folder, metrics, baseline, watch.samples.latest, done, emit)
     return PretrainResult(done, step, folder / "model", metrics, baseline)
@@ -220,12 +204,9 @@ def _tell_plan(recipe: Recipe, facts: Any, baseline: dict[str, float], windows: 
     for name, bits in baseline.items():
         emit(Note(f"a 5-gram Kneser-Ney model of the same text needs {bits:.3f} bits per character of {name}"))
     for name, epochs in windows.epochs().items():
-        if epochs > 8:
-            emit(
-                Caution(
-                    f"{name} is read {epochs:.1f} times; beyond about four, repeating teaches little (arXiv 2305.16264)"
-                )
-            )
+        if epochs > READ_OFTEN:
+            told = "beyond about four, repeating teaches little (arXiv 2305.16264)"
+            emit(Caution(f"{name} is read {epochs:.1f} times; {told}"))
 
 
 def _tell_end(

@@ -7,7 +7,7 @@ from pathlib import Path
 from buddygpt.data.prepare import prepare
 from buddygpt.events import Emit, silent
 from buddygpt.recipe.runs import Run
-from buddygpt.recipe.schema import Chapter, Recipe
+from buddygpt.recipe.schema import PRETRAINING, Chapter, Recipe
 from buddygpt.training import chapter
 from buddygpt.training.base import find_base
 from buddygpt.training.pace import check_batch
@@ -35,7 +35,7 @@ def run(recipe: Recipe, run: Run, name: Chapter, *, cache: Path, resume: bool, p
     recipe.require(name, name, *(("data",) if name == "pretrain" else ()))
     section = getattr(recipe, name)
     if name == "pretrain":
-        run.check(recipe, "model", "tokenizer", "data", "pretrain")
+        run.check(recipe, *PRETRAINING)
     else:
         run.check_chapter(recipe, name)
     if chapter.finished(run.chapter(name), emit) is not None:

@@ -15,7 +15,7 @@ from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.runs import Run, differences, find_run
-from buddygpt.recipe.schema import Recipe
+from buddygpt.recipe.schema import PRETRAINING, Recipe
 from buddygpt.training import checkpoints
 from buddygpt.training.chapter import ORIGIN
 from buddygpt.training.schedules import rate_factor
@@ -104,7 +104,7 @@ def _find(target: str, run: Run) -> Path:
 
 
 def _deciding(recipe: Recipe) -> dict[str, Any]:
-    sections = recipe.as_dict("model", "tokenizer", "data", "pretrain")
+    sections = recipe.as_dict(*PRETRAINING)
     return sections | {"pretrain": {key: sections["pretrain"][key] for key in SAME}}
 
 

@@ -25,8 +25,6 @@ from buddygpt.training.setup import peak_bytes
 
 KEPT = ("rewards/", "logps/", "seconds_")
 """Beginnings of the figures that a trainer logs with a step's loss and that its row takes over as they are."""
-
-
 DRAWN = 0.02
 """Share of the time that drawing the report may take while training goes on."""
 
@@ -215,7 +213,6 @@ def rewind(file: Path, step: int, judged: bool = True) -> list[dict[str, Any]]:
         step: the last one that stays.
         judged: what an evaluation at `step` has written stays, too.
     """
-
     if rank() > 0:  # process 0 keeps the file
         return []
 

@@ -12,6 +12,8 @@ from buddygpt.training.setup import accumulation_steps
 
 PARTS = 10
 """A tuning run is saved and evaluated so many times where the recipe does not say."""
+READ_OFTEN = 8
+"""Epochs of a source above which a caution is told."""
 
 
 @dataclass(frozen=True)

@@ -28,13 +28,12 @@ from buddygpt.training.compiled import check_compile
 from buddygpt.training.facts import Rows, Work, memory_rows, model_rows
 from buddygpt.training.launch import rank
 from buddygpt.training.lora import merged
+from buddygpt.training.pace import READ_OFTEN
 from buddygpt.training.parallel import whole
 from buddygpt.training.reference import weights_hash
 from buddygpt.training.setup import Device, check_parallel, check_precision, find_device, versions
 from buddygpt.training.trackers import check_trackers
 
-READ_OFTEN = 8
-"""Epochs above which a caution is told."""
 SHOWN = 3
 """Held-out prompts that the model answers at each evaluation."""
 Section = TypeVar("Section", bound=TuningSection)

@@ -7,6 +7,7 @@ import pytest
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.runs import Run
+from buddygpt.recipe.schema import PRETRAINING
 from tests.recipe.conftest import BASE
 
 TUNED = (
@@ -34,7 +35,6 @@ dpo:
   schedule: {kind: cosine}
 """
 )
-SECTIONS = ("model", "tokenizer", "data", "pretrain")
 
 
 @pytest.fixture
@@ -164,16 +164,16 @@ def test_a_runs_recipe_is_read_back_as_it_was(tuned, tmp_path):
     for changes in ((), (("[a.jsonl]", "[a.jsonl], weight: 1"), ("[b.jsonl]", "[b.jsonl], weight: 1"))):
         recipe = load_recipe(tuned(*changes))
         run = Run(tmp_path / f"run{len(changes)}")
-        run.claim(recipe, *SECTIONS)
+        run.claim(recipe, *PRETRAINING)
         kept = load_recipe(run.path / "recipe.yaml")
         assert kept.as_dict() == recipe.as_dict() and kept.digest() == recipe.digest()
         assert [s.weight for s in kept.sft.data.sources] == [s.weight for s in recipe.sft.data.sources]
-        for section in ("sft", "dpo", *SECTIONS):
+        for section in ("sft", "dpo", *PRETRAINING):
             run.check(recipe, section)
 
 
 def test_pretraining_does_not_hang_on_what_comes_after_it(tuned, write):
-    assert load_recipe(tuned()).digest(*SECTIONS) == load_recipe(write(name="s.yaml")).digest(*SECTIONS)
+    assert load_recipe(tuned()).digest(*PRETRAINING) == load_recipe(write(name="s.yaml")).digest(*PRETRAINING)
 
 
 def test_a_weight_of_one_is_the_one_that_is_left_out(write, tmp_path):
@@ -183,11 +183,11 @@ def test_a_weight_of_one_is_the_one_that_is_left_out(write, tmp_path):
     assert plain.data.sources[0].weight is None and plain.as_dict() == given.as_dict()
     assert plain.as_dict()["data"]["sources"][0]["weight"] == 1.0
     run = Run(tmp_path / "run")
-    run.claim(given, *SECTIONS)
-    run.check(plain, *SECTIONS)
+    run.claim(given, *PRETRAINING)
+    run.check(plain, *PRETRAINING)
     other = load_recipe(write(("[{kind: demo}]", "[{kind: demo, weight: 2}]"), name="t.yaml"))
     with pytest.raises(BuddyError, match=r"differs in data.sources"):
-        run.check(other, *SECTIONS)
+        run.check(other, *PRETRAINING)
 
 
 def test_a_chapter_with_a_model_of_its_own_joins_any_run(tuned, tmp_path):

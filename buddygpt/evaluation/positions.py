@@ -59,12 +59,6 @@ class Positions:
         """Bits per character of each range."""
         return tuple(map(bits_per_character, self.nats, self.characters))
 
-    @property
-    def nats_per_token(self) -> tuple[float, ...]:
-        """Mean negative log-likelihood of a token of each range."""
-        widths = np.diff(self.edges) * self.windows
-        return tuple(float(n / width) for n, width in zip(self.nats, widths, strict=True))
-
     def between(self, start: int, stop: int) -> float:
         """Bits per character of the ranges that lie wholly in [start, stop), in tokens.
 

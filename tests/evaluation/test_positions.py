@@ -49,7 +49,7 @@ def test_a_range_holds_what_its_tokens_cost(tokenizer, texts, make, batch):
     ranges = [slice(16 * k, 16 * k + 16) for k in range(4)]
     assert found.edges == (0, 16, 32, 48, 64) and found.windows == 7
     assert found.bits == pytest.approx([bits[:, r].sum() / characters[:, r].sum() for r in ranges], rel=1e-5)
-    assert found.nats_per_token == pytest.approx([bits[:, r].mean() * math.log(2) for r in ranges], rel=1e-5)
+    assert found.nats == pytest.approx([bits[:, r].sum() * math.log(2) for r in ranges], rel=1e-5)
     first = bits[:, :32].sum() / characters[:, :32].sum()
     assert found.between(0, 32) == found.between(0, 47) == pytest.approx(first, rel=1e-5)
     with pytest.raises(ValueError, match="within 1 to 31"):

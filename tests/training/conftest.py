@@ -1,29 +1,17 @@
 """A run of pretraining small enough for a second: 12 steps of 16 windows, saved every 5, judged every 4."""
 
 import json
-from collections import ChainMap
 
-import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast, set_seed
 
-from buddygpt.data.windows import Mixture, Passing, StreamWindows, TokenStream, evaluation_windows
+from buddygpt.data.windows import Passing
 from buddygpt.events import silent
-from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
-from buddygpt.model.cost import as_section
 from buddygpt.recipe.pretrain import PretrainSection
-from buddygpt.training import balance as balancing
 from buddygpt.training import chapter
-from buddygpt.training.callbacks import Brake, Samples
+from buddygpt.training.callbacks import Brake
 from buddygpt.training.checkpoints import all_checkpoints, newest_checkpoint
-from buddygpt.training.facts import Work
-from buddygpt.training.meter import Meter
-from buddygpt.training.pace import pretraining_pace
-from buddygpt.training.setup import find_device
-from buddygpt.training.trainer import HeldOut, PretrainTrainer
-from tests.training.kept import keep
+from tests.training.toys import pretraining
 
 SECTION = {
     "tokens": 12 * 256,
@@ -35,19 +23,13 @@ SECTION = {
     "save_every": 5,
     "eval_every": 4,
 }
+GEOMETRY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "initializer_range": 0.02}  # fmt: skip
 DENSE = {"intermediate_size": 48}
 EXPERTS = {
     "mlp_kind": "moe", "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1,
     "moe_intermediate_size": 24, "router_bias_update_rate": 1 / 64, "router_aux_loss_coef": 0.01,
 }  # fmt: skip
-
-
-class Shard:
-    def __init__(self, seed, tokens):
-        rng = np.random.default_rng(seed)
-        self.tokens = rng.integers(1, 60, tokens).astype(np.uint16)
-        self.document_ends = np.arange(7, tokens + 1, 7)
-        self.tokens[self.document_ends - 1] = 0
 
 
 class ToyRun:
@@ -66,48 +48,18 @@ class ToyRun:
         self.folder = folder
         section = PretrainSection.model_validate(SECTION | changes)
         self.start = newest_checkpoint(folder / "checkpoints")[0] if resume else None
-        step = int(self.start.name[11:]) if self.start else 0
-        stream = TokenStream("s", [Shard(0, 1000)], 0)  # 63 windows of the 192 that the run takes: over three epochs
-        source = StreamWindows(stream, section.sequence_length)
-        total = section.steps * section.tokens_per_batch // section.sequence_length
-        windows = order(Mixture([source], [1.0], total, 0), section)
-        held, stop_at = evaluation_windows(TokenStream("v", [Shard(1, 200)], 0), section.sequence_length, 150)
-        set_seed(0)
-        self.model = BuddyGPTForCausalLM(
-            BuddyGPTConfig(
-                vocab_size=64, hidden_size=32, num_hidden_layers=2, max_position_embeddings=32,
-                num_attention_heads=4, num_key_value_heads=2, **mlp,
-            )
-        )  # fmt: skip
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), eos_token="<e>", pad_token="<e>")
-        self.brake, self.balance = Brake(), balancing.Balance()
-        device = find_device()
-        pace = pretraining_pace(section, device.processes)
-        self.keeper = keep(
-            folder, windows, pace.batch, guard=section.guard, emit=emit,
-            keep=section.keep_checkpoints, keep_every=section.keep_every, **{"recipe.yaml": "x"},
-        )  # fmt: skip
-        self.keeper.load(self.start)
-        figures = ChainMap(self.keeper.guard.figures, self.balance.figures)
-        work = Work("pretrain", as_section(self.model.config), section, section.sequence_length, True, device)
-        meter = Meter(folder / "metrics.jsonl", work, pace, silent, step, figures)
-        again = pace.judges(step) and not any("eval/v/loss" in row and row["step"] == step for row in meter.rows)
+        # 63 windows of the 192 that the run takes: over three epochs
+        self.trainer, self.watch = pretraining(folder, section, emit, (), self.start, order, **GEOMETRY | mlp)
+        self.brake, self.keeper = self.watch.brake, self.watch.keeper
         self.stops = {}
-        run = self
 
-        class StopAt(Brake):
-            def on_step_end(self, args, state, control, **kwargs):
-                left = run.stops.get(state.global_step, 0)
-                run.stops[state.global_step] = left - 1
-                run.brake.pulled = run.brake.pulled or left == 1
-                return control
+        def on_step_end(args, state, control, **kwargs):
+            left = self.stops.get(state.global_step, 0)
+            self.stops[state.global_step] = left - 1
+            self.brake.pulled = self.brake.pulled or left == 1
+            return Brake.on_step_end(self.brake, args, state, control, **kwargs)
 
-        samples = Samples([], [], tokenizer, folder / "samples.jsonl", silent, step)
-        self.watch = chapter.Watch(self.balance, samples, self.brake, meter, self.keeper, again)
-        self.trainer = PretrainTrainer(
-            self.model, tokenizer, section, self.keeper, [HeldOut("v", held, stop_at, 2 * stop_at)],
-            [self.balance, StopAt(), self.brake, meter], pace,
-        )  # fmt: skip
+        self.brake.on_step_end = on_step_end
 
     def stop_at(self, step, times=1):
         """Have the run stop, saved, after the step; where it comes by more than once, the last of so many times."""

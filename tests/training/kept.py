@@ -26,8 +26,7 @@ class Listed:
         return 0, index
 
 
-def keep(folder, samples, batch, *, guard=None, emit=silent, keep=2, keep_every=None, **files):
-    """A keeper of a run in `folder`; `samples` is a Passing, or a list."""
-    order = samples if isinstance(samples, Passing) else Passing(Listed(samples))
-    shelf = Shelf(folder / "checkpoints", keep, keep_every, 0, files)
-    return Keeper(folder, shelf, Guard(guard or GuardSection()), order, batch, str, emit)
+def keep(folder, samples, batch, *, guard=None, emit=silent):
+    """A keeper of a run in `folder` over a list of samples."""
+    shelf = Shelf(folder / "checkpoints", 2)
+    return Keeper(folder, shelf, Guard(guard or GuardSection()), Passing(Listed(samples)), batch, str, emit)

@@ -150,7 +150,7 @@ def test_checkpoints_are_whole_and_old_ones_go(train, tmp_path):
     train("run")
     folder = tmp_path / "run" / "checkpoints"
     assert sorted(p.name for p in folder.iterdir()) == ["checkpoint-10", "checkpoint-12"]
-    assert (folder / "checkpoint-12" / "recipe.yaml").read_text() == "x"
+    assert (folder / "checkpoint-12" / "recipe.yaml").read_text() == "{}\n"
     files = json.loads((folder / "checkpoint-12" / "complete.json").read_text())["files"]
     assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json", "recipe.yaml"} <= set(files)
 

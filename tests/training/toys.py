@@ -17,7 +17,6 @@ from buddygpt.training.pace import pretraining_pace, tuning_pace
 from buddygpt.training.setup import find_device
 from buddygpt.training.sft import SFTTrainer
 from buddygpt.training.trainer import HeldOut, PretrainTrainer
-from tests.training.conftest import Shard
 from tests.training.kept import Listed
 
 OPTIMIZER = {"kind": "adamw", "learning_rate": 1e-2}
@@ -36,6 +35,16 @@ EXPERTS = {
 }  # fmt: skip
 
 
+class Shard:
+    """Tokens at random, a document of each seven."""
+
+    def __init__(self, seed, tokens):
+        rng = np.random.default_rng(seed)
+        self.tokens = rng.integers(1, 60, tokens).astype(np.uint16)
+        self.document_ends = np.arange(7, tokens + 1, 7)
+        self.tokens[self.document_ends - 1] = 0
+
+
 def make_tokenizer():
     """A character for each id."""
     letters = {chr(0x4E00 + i): i + 1 for i in range(63)}
@@ -49,21 +58,23 @@ def make_model(section, **changes):
     return BuddyGPTForCausalLM(BuddyGPTConfig(**WIDTHS | changes, attn_implementation=section.attn_implementation))
 
 
-def _watch(name, folder, section, model, pace, samples, emit, prompts):
+def _watch(name, folder, section, model, pace, order, emit, prompts, start=None):
     work = Work(name, as_section(model.config), section, WIDTHS["max_position_embeddings"], True, find_device())
-    recipe, order = SimpleNamespace(as_dict=dict), Passing(samples)
-    return chapter.watch(folder, recipe, work, pace, {}, None, order, prompts, make_tokenizer(), emit)
+    recipe = SimpleNamespace(as_dict=dict)
+    return chapter.watch(folder, recipe, work, pace, {}, start, order, prompts, make_tokenizer(), emit)
 
 
-def pretraining(folder, section, emit=silent, prompts=(), **model):
-    """A trainer and its watchers."""
-    pace = pretraining_pace(section, 1)
+def pretraining(
+    folder, section, emit=silent, prompts=(), start=None, order=lambda mixture, _: Passing(mixture), **model
+):
+    """A trainer and its watchers; `order` makes of a mixture and the section what is trained on."""
+    pace = pretraining_pace(section, find_device().processes)
     source = StreamWindows(TokenStream("s", [Shard(0, 1000)], 0), section.sequence_length)
     count = section.steps * section.tokens_per_batch // section.sequence_length
     windows = Mixture([source], [1.0], count, section.seed)
     held, stop = evaluation_windows(TokenStream("v", [Shard(1, 200)], 0), section.sequence_length, 150)
     drawn = make_model(section, **model)
-    watch = _watch("pretrain", folder, section, drawn, pace, windows, emit, prompts)
+    watch = _watch("pretrain", folder, section, drawn, pace, order(windows, section), emit, prompts, start)
     trainer = PretrainTrainer(
         drawn, make_tokenizer(), section, watch.keeper,
         [HeldOut("v", held, stop, 2 * stop)], watch.callbacks(), pace,
@@ -86,7 +97,7 @@ def fine_tuning(folder, section, emit=silent, prompts=(), **model):
     pace = tuning_pace(section, "sft", len(talks), 1, lambda done: 20 * done)
     order = np.random.default_rng(section.seed).permutation(16)
     drawn = make_model(section, **model)
-    watch = _watch("sft", folder, section, drawn, pace, Listed([talks[i] for i in order]), emit, prompts)
+    watch = _watch("sft", folder, section, drawn, pace, Passing(Listed([talks[i] for i in order])), emit, prompts)
     held = [_talk(draw, 24) for _ in range(4)]
     trainer = SFTTrainer(
         drawn, make_tokenizer(), section, watch.keeper,
@@ -108,7 +119,7 @@ def preferring(folder, section, emit=silent, prompts=(), **model):
     pace = tuning_pace(section, "dpo", len(pairs), 1, lambda done: 20 * done)
     order = np.random.default_rng(section.seed).permutation(16)
     drawn = make_model(section, **model)
-    watch = _watch("dpo", folder, section, drawn, pace, Listed([pairs[i] for i in order]), emit, prompts)
+    watch = _watch("dpo", folder, section, drawn, pace, Passing(Listed([pairs[i] for i in order])), emit, prompts)
     trainer = DPOTrainer(
         drawn, make_tokenizer(), section, watch.keeper, {"v": [_pair(draw) for _ in range(4)]},
         watch.callbacks(), pace, folder / "scores", emit,

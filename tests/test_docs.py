@@ -22,6 +22,11 @@ def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
+def having(language):
+    """Runs a test over the pages that have blocks of a language."""
+    return pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, language)], ids=lambda page: page.name)
+
+
 def anchors(page):
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -62,7 +67,7 @@ def test_commands_parse():
     assert commands > 90
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@having("python")
 def test_snippets_import_what_there_is_and_call_it_as_it_is_called(page):
     for block in blocks(page, "python"):
         known = {}
@@ -74,7 +79,7 @@ def test_snippets_import_what_there_is_and_call_it_as_it_is_called(page):
                 inspect.signature(known[node.func.id]).bind(*node.args, **keywords)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@having("yaml")
 def test_recipes_are_sound(page, tmp_path):
     """Each block over a shipped recipe, as a reader would try it."""
     base = tmp_path / "base.yaml"

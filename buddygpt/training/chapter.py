@@ -225,7 +225,7 @@ def enough_memory(section: TrainingSection, folder: Path) -> Iterator[None]:
             raise
         name, size = folder.name, section.micro_batch_size
         smaller = max((part for part in range(1, size) if size % part == 0), default=None)
-        remedies = [f"--set {name}.micro_batch_size={smaller} (or less)"] if smaller else []
+        remedies = [f"--set {name}.micro_batch_size={smaller}"] if smaller else []
         remedies += [] if section.gradient_checkpointing is True else [f"--set {name}.gradient_checkpointing=true"]
         way = f"go on with --resume and {' or '.join(remedies)}" if remedies else f"lower {name}.sequence_length"
         raise BrokenOff(

@@ -49,7 +49,7 @@ def branch_point(recipe: Recipe, run: Run, emit: Emit) -> Path:
         key, old, new = found[0]
         raise BuddyError(
             f"{checkpoint}: {key} is {old} there, {new} here; a run that starts from it keeps its model, text, seed, "
-            "windows, batch and optimizer: take that from there, or leave out pretrain.start_from"
+            "windows, batch, optimizer and parallel.kind: take that from there, or leave out pretrain.start_from"
         )
     step = checkpoints.step_of(checkpoint)
     if section.steps <= step:
@@ -105,7 +105,9 @@ def _find(target: str, run: Run) -> Path:
 
 def _deciding(recipe: Recipe) -> dict[str, Any]:
     sections = recipe.as_dict(*PRETRAINING)
-    return sections | {"pretrain": {key: sections["pretrain"][key] for key in SAME}}
+    section = sections["pretrain"]
+    split = {"parallel": {"kind": section["parallel"]["kind"]}}  # a split model's checkpoint has another form
+    return sections | {"pretrain": {key: section[key] for key in SAME} | split}
 
 
 def _tell_jump(before: PretrainSection, now: PretrainSection, step: int, emit: Emit) -> None:

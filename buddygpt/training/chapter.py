@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
 
 from buddygpt.data.prepare import Prepared, find_prepared, prepare
@@ -309,6 +310,7 @@ def watch(
     keeper.load(start)
     run, metrics, sampled = Run(folder.parent), folder / "metrics.jsonl", folder / "samples.jsonl"
     judged = not pace.judges(step) or (_judged(metrics, step) and (not prompts or _sampled(sampled, step)))
+    (judged,) = broadcast_object_list([judged])  # the others may have read the files before process 0 made them
     figures = ChainMap(guard.figures, balance.figures if balance else {})
     return Watch(
         balance,

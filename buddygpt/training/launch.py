@@ -33,16 +33,28 @@ SECOND = 1.0
 """Seconds that a process waits which has lost another one, so that the launcher sees that one first."""
 ONCE = 2.0
 """Seconds in which signals count as one: a scheduler signals all processes, and the launcher passes its own on."""
+TOLD = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+"""Numbers that a launcher gives each process."""
+MEETING = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""Without each of these several processes do not find one another."""
+TIMES = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+"""How often srun or mpirun has started a program: they do not say where its processes meet."""
 
 
 def launched_processes() -> int:
     """Processes that a launcher has started, before any of them has been joined; 1 where there is none."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _number("WORLD_SIZE", 1)
 
 
 def rank() -> int:
     """Number of this process among those that a launcher has started."""
-    return int(os.environ.get("RANK", "0")) if launched_processes() > 1 else 0
+    return _number("RANK", 0) if launched_processes() > 1 else 0
+
+
+def _number(name: str, default: int) -> int:
+    """A number of the environment; `check_launched` tells of one that is none."""
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() else default
 
 
 def launched() -> bool:
@@ -62,13 +74,30 @@ def check_launched(processes: int | None) -> None:
         processes: what the user asks this program for; None where nothing is said.
 
     Raises:
-        BuddyError: it has started fewer, or others.
+        BuddyError: it has started fewer, or others, or they cannot meet; or srun or mpirun has started several that do
+            not know of one another.
     """
     if not launched():
+        for name in TIMES:
+            if _number(name, 1) > 1:
+                raise BuddyError(
+                    f"{name} is {os.environ[name]}: this command was started that many times, and none knows of the "
+                    "others; start it once on each machine, by torchrun (docs/cluster.md) or with --processes N"
+                )
         return
     started = launched_processes()
+    for name in TOLD:
+        if not os.environ.get(name, "1").isdecimal():
+            raise BuddyError(f"{name}: {os.environ[name]!r} in the environment is no number; unset it, or use torchrun")
+    if started < 1 or rank() >= started:
+        raise BuddyError(f"RANK {rank()} of WORLD_SIZE {started} in the environment: there is no such process")
     if processes is not None and processes != started:
         raise BuddyError(f"--processes: {processes} are asked for, but the launcher has started {started}")
+    if started > 1 and (missing := [name for name in MEETING if name not in os.environ]):
+        raise BuddyError(
+            f"WORLD_SIZE is {started}, but the environment does not say {', '.join(missing)}: torchrun says all of it; "
+            "to train in one process unset WORLD_SIZE"
+        )
     # accelerate names a meeting place for several processes, and starts one where it finds no GPU.
     if "WORLD_SIZE" not in os.environ and "MASTER_ADDR" in os.environ:
         raise BuddyError(

@@ -61,10 +61,17 @@ def find_device() -> Device:
         os.environ.pop(name, None)  # of accelerate's configuration; here the recipe says
     several = launched_processes() > 1
     check_devices(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    if several and not torch.accelerator.is_available():
-        state = PartialState(cpu=True, backend="gloo", timeout=PATIENCE)
-    else:
-        state = PartialState(**({"timeout": PATIENCE} if several else {}))
+    try:
+        if several and not torch.accelerator.is_available():
+            state = PartialState(cpu=True, backend="gloo", timeout=PATIENCE)
+        else:
+            state = PartialState(**({"timeout": PATIENCE} if several else {}))
+    except torch.distributed.DistError as error:
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise BuddyError(
+            f"{place}: the {launched_processes()} processes do not meet there ({' '.join(str(error).split())[:160]}); "
+            "see that all are started and that the port is free (MASTER_PORT names it)"
+        ) from error
     if state.num_processes != launched_processes():
         raise BuddyError(
             f"{launched_processes()} processes were started, but accelerate joins {state.num_processes} on "

@@ -17,10 +17,14 @@ import torch
 from buddygpt.events import Note, silent
 from buddygpt.recipe.errors import BrokenOff, BuddyError, Stopped
 from buddygpt.training import launch
-from buddygpt.training.setup import check_devices
+from buddygpt.training.setup import check_devices, find_device
 
 ROOT = Path(__file__).parents[2]
 LONG = ("pretrain.tokens=2M", "pretrain.save_every=1000", "pretrain.eval_every=1000", "pretrain.precision=fp32")
+
+
+MET = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+"""What torchrun tells the first of two processes."""
 
 
 def metrics(folder):
@@ -138,18 +142,28 @@ def test_a_signal_that_they_heed_ends_with_their_exit_code(stand_in, send, tmp_p
         ({"WORLD_SIZE": "1"}, 2, "2 are asked for, but the launcher has started 1"),
         ({"ACCELERATE_DYNAMO_USE_FULLGRAPH": "False"}, 2, "2 are asked for, but the launcher has started 1"),
         ({"ACCELERATE_DYNAMO_USE_FULLGRAPH": "False", "MASTER_ADDR": "127.0.0.1"}, None, "has started one"),
+        ({"WORLD_SIZE": "two"}, None, "WORLD_SIZE: 'two' in the environment is no number"),
+        ({"WORLD_SIZE": "0"}, None, "RANK 0 of WORLD_SIZE 0 in the environment: there is no such process"),
+        (MET | {"RANK": "2"}, None, "RANK 2 of WORLD_SIZE 2"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, None, "does not say LOCAL_RANK, MASTER_ADDR, MASTER_PORT"),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"}, None, "SLURM_STEP_NUM_TASKS is 2: this command was"),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, 2, "OMPI_COMM_WORLD_SIZE is 4: this command was started that many times"),
     ],
 )
-def test_another_number_than_the_one_asked_for_is_refused(buddy, monkeypatch, environment, processes, told):
+def test_processes_that_are_not_those_asked_for_are_refused(buddy, tmp_path, monkeypatch, environment, processes, told):
+    monkeypatch.setattr(launch, "HOLD", 0.0)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     outcome = buddy("pretrain", "tiny", *(("--processes", processes) if processes else ()))
     assert outcome.code == 2 and told in outcome.err and len(outcome.err.splitlines()) == 1
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_number_asked_for_passes(monkeypatch):
     launch.check_launched(4)
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in MET.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")  # srun has started two of torchrun
     launch.check_launched(2)
     launch.check_launched(None)
     monkeypatch.setenv("RANK", "1")
@@ -175,6 +189,22 @@ def test_fewer_devices_than_processes_are_told(monkeypatch):
     check_devices(1)
     with pytest.raises(BuddyError, match="2 processes need 2 devices, one each; this machine shows 1"):
         check_devices(2)
+
+
+@pytest.mark.parametrize("kind", [torch.distributed.DistNetworkError, torch.distributed.DistStoreError])
+def test_a_place_where_processes_cannot_meet_is_told(monkeypatch, kind):
+    """Its port belongs to another program, or somebody does not come."""
+
+    def meet(**settings):
+        raise kind("the server socket has failed to listen: EADDRINUSE\nat line 1")
+
+    for name, value in MET.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("accelerate.PartialState", meet)
+    with pytest.raises(
+        BuddyError, match=r"127.0.0.1:29500: the 2 processes do not meet there \(.*EADDRINUSE at line 1"
+    ):
+        find_device()
 
 
 def test_a_fault_of_all_is_told_by_one(monkeypatch):

@@ -68,6 +68,7 @@ def test_a_branch_that_cannot_be_is_refused_by_the_field_and_a_jump_of_the_rate_
         ("pretrain.sequence_length=64", "pretrain.sequence_length is 32 there, 64 here"),
         ("pretrain.tokens_per_batch=64", "pretrain.tokens_per_batch is 128 there, 64 here"),
         ("pretrain.optimizer.learning_rate=1e-3", "pretrain.optimizer.learning_rate is 0.0025 there, 0.001 here"),
+        ("pretrain.parallel={kind: fsdp}", "pretrain.parallel.kind is ddp there, fsdp here"),
         ("model.hidden_size=48", "model.hidden_size is 32 there, 48 here"),
         ("data.validation=0.2", "data.validation is 0.1 there, 0.2 here"),
         ("pretrain.tokens=512", "512 are 4 steps"),

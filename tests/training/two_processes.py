@@ -9,13 +9,16 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch.distributed.fsdp import FSDPModule
 from transformers import TrainerCallback
 
 from buddygpt.data.windows import Passing
-from buddygpt.training import launch
+from buddygpt.events import silent
+from buddygpt.training import chapter, launch
+from buddygpt.training.meter import Meter
 from tests.training.conftest import DENSE, ToyRun
 
 SECTION = {
@@ -71,6 +74,17 @@ def train(folder, *, stop=None, mlp=DENSE, die=None, **changes):
     return toy.trainer, toy.watch.meter.rows, getattr(toy.keeper.samples, "read", [])
 
 
+def judges_again(folder, trainer):
+    """Whether a run that goes on after its last evaluation judges once more; process 1 sees no figures on the disk."""
+    (meter,) = (one for one in trainer.callback_handler.callbacks if isinstance(one, Meter))
+    start = folder / "whole" / "checkpoints" / "checkpoint-12"
+    there, recipe = folder / ("whole" if launch.rank() == 0 else "late"), SimpleNamespace(as_dict=dict)
+    watch = chapter.watch(
+        there, recipe, meter.work, meter.pace, {}, start, trainer.keeper.samples, [], trainer.processing_class, silent
+    )
+    return watch.judge_again
+
+
 def main(folder):
     written = []
 
@@ -83,7 +97,8 @@ def main(folder):
     sys.addaudithook(hook)
     rank, found = launch.rank(), {}
     _, _, found["read"] = train(folder / "nine")
-    train(folder / "whole", **LONG)
+    trainer, _, _ = train(folder / "whole", **LONG)
+    found["again"] = judges_again(folder, trainer)
     train(folder / "two then one", stop=(5, 1), **LONG)
     train(folder / "one then two", **LONG)
     trainer, _, _ = train(folder / "experts", mlp=EXPERTS, **SPARSE)

@@ -10,6 +10,7 @@ from buddygpt.cli import options
 from buddygpt.cli.render import Renderer
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.schema import Chapter
+from buddygpt.training import launch
 
 ProbeOption = Annotated[
     bool, typer.Option("--probe", help="Train for about a minute on this device, to measure speed and memory.")
@@ -36,6 +37,7 @@ def plan(
     if per_hour is not None and not 0 < per_hour < float("inf"):
         raise BuddyError(f"--per-hour: {per_hour:g} is no price; write what one device costs an hour, e.g. 12")
     checked, where, cache = options.open_run(recipe, set_, run)
+    launch.check_launched(None)
     with Renderer() as renderer:
         from buddygpt.stages import plan as stages_plan
 

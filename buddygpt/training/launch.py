@@ -78,8 +78,9 @@ def check_launched(processes: int | None) -> None:
             not know of one another.
     """
     if not launched():
+        typed = sys.stdin is not None and sys.stdin.isatty()  # as in the shell of `srun --pty bash`: there is one of it
         for name in TIMES:
-            if _number(name, 1) > 1:
+            if _number(name, 1) > 1 and not typed:
                 raise BuddyError(
                     f"{name} is {os.environ[name]}: this command was started that many times, and none knows of the "
                     "others; start it once on each machine, by torchrun (docs/cluster.md) or with --processes N"
@@ -92,7 +93,8 @@ def check_launched(processes: int | None) -> None:
     if started < 1 or rank() >= started:
         raise BuddyError(f"RANK {rank()} of WORLD_SIZE {started} in the environment: there is no such process")
     if processes is not None and processes != started:
-        raise BuddyError(f"--processes: {processes} are asked for, but the launcher has started {started}")
+        unset = " (WORLD_SIZE says so; unset it where there is none)" if "WORLD_SIZE" in os.environ else ""
+        raise BuddyError(f"--processes: {processes} are asked for, but the launcher has started {started}{unset}")
     if started > 1 and (missing := [name for name in MEETING if name not in os.environ]):
         raise BuddyError(
             f"WORLD_SIZE is {started}, but the environment does not say {', '.join(missing)}: torchrun says all of it; "

@@ -1,5 +1,6 @@
 """`--processes N`: one command starts several processes, stops them together, and tells once what went wrong."""
 
+import io
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -139,7 +141,7 @@ def test_a_signal_that_they_heed_ends_with_their_exit_code(stand_in, send, tmp_p
     "environment, processes, told",
     [
         ({"WORLD_SIZE": "2"}, 3, "3 are asked for, but the launcher has started 2"),
-        ({"WORLD_SIZE": "1"}, 2, "2 are asked for, but the launcher has started 1"),
+        ({"WORLD_SIZE": "1"}, 2, "2 are asked for, but the launcher has started 1 (WORLD_SIZE says so"),
         ({"ACCELERATE_DYNAMO_USE_FULLGRAPH": "False"}, 2, "2 are asked for, but the launcher has started 1"),
         ({"ACCELERATE_DYNAMO_USE_FULLGRAPH": "False", "MASTER_ADDR": "127.0.0.1"}, None, "has started one"),
         ({"WORLD_SIZE": "two"}, None, "WORLD_SIZE: 'two' in the environment is no number"),
@@ -152,15 +154,22 @@ def test_a_signal_that_they_heed_ends_with_their_exit_code(stand_in, send, tmp_p
 )
 def test_processes_that_are_not_those_asked_for_are_refused(buddy, tmp_path, monkeypatch, environment, processes, told):
     monkeypatch.setattr(launch, "HOLD", 0.0)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    outcome = buddy("pretrain", "tiny", *(("--processes", processes) if processes else ()))
-    assert outcome.code == 2 and told in outcome.err and len(outcome.err.splitlines()) == 1
+    commands = [("pretrain", "--processes", processes)] if processes else [("pretrain",), ("plan",)]
+    for command, *options in commands:
+        outcome = buddy(command, "tiny", *options)
+        assert outcome.code == 2 and told in outcome.err and len(outcome.err.splitlines()) == 1
     assert not any(tmp_path.iterdir())
 
 
 def test_the_number_asked_for_passes(monkeypatch):
     launch.check_launched(4)
+    with monkeypatch.context() as patch:  # a shell that Slurm has given somebody
+        patch.setenv("SLURM_STEP_NUM_TASKS", "4")
+        patch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+        launch.check_launched(4)
     for name, value in MET.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")  # srun has started two of torchrun

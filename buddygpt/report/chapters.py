@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -100,7 +99,6 @@ def step_of(run: Run, name: Chapter) -> int:
 
 def describe(run: Run, name: Chapter) -> str:
     """How far a chapter is, in words."""
-    folder = run.chapter(name)
     if is_finished(run, name):
-        return f"finished at step {json.loads((folder / 'done.json').read_text('utf-8'))['step']:,}"
+        return f"finished at step {step_of(run, name):,}"
     return f"unfinished, at step {step_of(run, name):,}"

@@ -82,19 +82,38 @@ class HeldOut:
 def load_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a JSON-lines file; none where there is no file.
 
-    A line that is no JSON object is left out: a crash cuts the last line short, and a resumed run writes on after it.
+    A line that is no row of metrics or samples is left out: a crash cuts the last line short, and a resumed run writes
+    on after it.
     """
-    rows = []
+    return read_rows(path)[0]
+
+
+def read_rows(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """As `load_rows`, and how many lines were left out; a last one that has no end yet is not counted."""
+    rows, damaged = [], 0
     # Split at newlines in bytes: str.splitlines also splits at U+2028, which a sample may hold, and the cut may lie
     # within a character.
-    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
+    *lines, last = path.read_bytes().split(b"\n") if path.is_file() else (b"",)
+    for line in lines:
+        row = _row(line)
+        if row is not None:
             rows.append(row)
-    return rows
+        elif line.strip():
+            damaged += 1
+    row = _row(last)
+    return rows if row is None else [*rows, row], damaged
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A row that has what all readers of its file ask of it: a step, and tokens or a prompt with its text."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        return None
+    sample = isinstance(row.get("prompt"), str) and isinstance(row.get("text"), str)
+    return row if sample or isinstance(row.get("tokens"), (int, float)) else None
 
 
 def write_report(path: Path, report: Report) -> None:

@@ -1,7 +1,8 @@
-"""What pretraining would take, told without doing it: nothing is read whole, nothing is written."""
+"""What pretraining would take, told without doing it: no text is read whole, nothing is written."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,11 +16,13 @@ from buddygpt.recipe.data import CatalogSource, DemoSource, FilesSource, HubRows
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.geometry import count_parameters
 from buddygpt.recipe.lint import remarks
+from buddygpt.recipe.parallel import FSDP
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.runs import Run, free_bytes
 from buddygpt.recipe.schema import Chapter, Recipe
 from buddygpt.recipe.tuning import TuningSection
 from buddygpt.training import checkpoints
+from buddygpt.training.branch import branch_point
 from buddygpt.training.cards import ASSUMED_MFU, LAUNCHES, find_card
 from buddygpt.training.compiled import check_compile
 from buddygpt.training.facts import (
@@ -29,6 +32,7 @@ from buddygpt.training.facts import (
     cache_row,
     common_rows,
     lasting_checkpoints,
+    missing_bytes,
     model_rows,
     operation_rows,
     training_rows,
@@ -45,6 +49,7 @@ from buddygpt.training.forecast import (
 from buddygpt.training.probe import Probe, probe
 from buddygpt.training.room import Room, expected_peak, find_room, needed
 from buddygpt.training.setup import accumulation_steps, check_precision, find_device
+from buddygpt.training.trackers import check_trackers
 
 WIDE_IDS = 65_536
 """Entries of a vocabulary up to which an id takes two bytes on disk, else four."""
@@ -92,6 +97,8 @@ def run(
 def _pretraining(recipe: Recipe, run: Run, cache: Path, emit: Emit, probed: bool, per_hour: float | None) -> None:
     assert recipe.pretrain is not None
     section, device = recipe.pretrain, find_device()
+    check_trackers(section, "pretrain")
+    begun = _begun(recipe, run, emit)
     check_precision(section, device)
     check_compile(section, device)
     work = Work.of_pretraining(recipe, device)
@@ -101,14 +108,29 @@ def _pretraining(recipe: Recipe, run: Run, cache: Path, emit: Emit, probed: bool
     emit(Table(recipe.name, ("", ""), tuple(shape)))
     emit(Table("training", ("", ""), tuple(training_rows(work, accumulation))))
     fitting = _tell_memory(work, find_room(device), emit)
+    # Of a run that starts from another one's checkpoint time and cost are of the steps that are left.
+    left = section.model_copy(update={"tokens": (section.steps - begun) * section.tokens_per_batch})
+    timed, ahead = recipe.model_copy(update={"pretrain": left}), replace(work, section=left)
     if probed:
-        _tell_probe(recipe, work, fitting, per_hour, emit)
+        _tell_probe(timed, ahead, fitting, per_hour, emit)
     else:
-        _tell_assumed(recipe, work, per_hour, emit)
-    _tell_cards(recipe, work, per_hour, emit)
-    _tell_data(recipe, run, cache, emit)
+        _tell_assumed(timed, ahead, per_hour, emit)
+    _tell_cards(timed, ahead, per_hour, emit)
+    _tell_data(recipe, run, cache, begun, emit)
     for remark in remarks(recipe.model):
         emit(Caution(str(remark)))
+
+
+def _begun(recipe: Recipe, run: Run, emit: Emit) -> int:
+    """Steps that the run takes over from the one that it starts from; 0 where it has checkpoints of its own."""
+    assert recipe.pretrain is not None
+    own = checkpoints.whole_checkpoints(run.chapter("pretrain") / "checkpoints")
+    if recipe.pretrain.start_from is None or own:
+        return 0
+    start = branch_point(recipe, run, emit)
+    step = checkpoints.step_of(start)
+    emit(Note(f"starts from {start}: time and cost are of the {recipe.pretrain.steps - step:,} steps after it"))
+    return step
 
 
 def _tuning(recipe: Recipe, run: Run, chapter: Literal["sft", "dpo"], emit: Emit) -> None:
@@ -116,6 +138,7 @@ def _tuning(recipe: Recipe, run: Run, chapter: Literal["sft", "dpo"], emit: Emit
     work = Work.of_tuning(recipe, chapter, device)
     section = work.section
     assert isinstance(section, TuningSection)
+    check_trackers(section, chapter)
     check_precision(section, device, chapter)
     unit = "pairs" if chapter == "dpo" else "windows"
     batch = f"{section.batch_size} {unit} of up to {work.length:,} tokens, {section.micro_batch_size} at once"
@@ -135,6 +158,8 @@ def _tell_memory(work: Work, room: Room | None, emit: Emit) -> int | None:
     sizes = [own] + ([fitting] if fitting not in (None, own) else [])
     heads = ("", *(f"micro-batch {size}" for size in sizes))
     emit(Table("memory on each device", heads, tuple(memory_columns(work, sizes))))  # type: ignore[arg-type]
+    if isinstance(work.section.parallel, FSDP):
+        emit(Note("fsdp splits weights, gradients and optimizer over the devices; the table has them whole"))
     if room is None:
         return None
     has = f"the device has {spell_bytes(room.total)}, {spell_bytes(room.free)} of them free"
@@ -147,8 +172,15 @@ def _tell_memory(work: Work, room: Room | None, emit: Emit) -> int | None:
     elif fitting:
         emit(Caution(f"{has}: micro-batches of {own} {unit} do not fit; --set {_setting(work, fitting)} does"))
     else:
-        emit(Caution(f"{has}: not even one fits; try --set {work.name}.gradient_checkpointing=true"))
+        emit(Caution(f"{has}: not even one fits; try {_smaller(work)}"))
     return fitting
+
+
+def _smaller(work: Work) -> str:
+    """What takes less memory where micro-batches cannot be smaller."""
+    if work.section.gradient_checkpointing is not True:
+        return f"--set {work.name}.gradient_checkpointing=true"
+    return f"a smaller {work.name}.sequence_length, a smaller vocabulary or a smaller model"
 
 
 def _choices(work: Work) -> list[int]:
@@ -238,7 +270,7 @@ def _tell_cards(recipe: Recipe, work: Work, per_hour: float | None, emit: Emit) 
     )
 
 
-def _tell_data(recipe: Recipe, run: Run, cache: Path, emit: Emit) -> None:
+def _tell_data(recipe: Recipe, run: Run, cache: Path, begun: int, emit: Emit) -> None:
     """Sources, and what lies on the disk."""
     section = recipe.pretrain
     assert section is not None and recipe.data is not None
@@ -247,9 +279,13 @@ def _tell_data(recipe: Recipe, run: Run, cache: Path, emit: Emit) -> None:
     prepared = find_prepared(recipe, cache) if local else None  # a hub would have to be asked
     emit(Note(f"data: {f'prepared, {prepared.path}' if prepared else f'below {cache}'}"))
     width = 2 if recipe.model.vocab_size <= WIDE_IDS else 4
-    files = ("token files", f"{spell_bytes(section.tokens * width)} where the text is as long as the budget")
+    size = section.steps * section.tokens_per_batch * width
+    files = ("token files", f"{spell_bytes(size)} where the text is as long as the budget")
     _tell_disk(Work.of_pretraining(recipe, find_device()), run, [files], emit)
-    saves = -(-section.steps // section.save_every)
+    if prepared is None and size > (free := free_bytes(cache)):
+        told = f"{spell_bytes(size)} where the text is as long as the budget, and {spell_bytes(free)} are free"
+        emit(Caution(f"{cache}: token files that are not there yet take {told}"))
+    saves = -(-section.steps // section.save_every) - begun // section.save_every
     every = f"one every {section.save_every:,} steps"
     emit(Note(f"checkpoints: {saves:,}, {every}; evaluated every {section.eval_every:,} steps"))
     emit(Note(f"run: {run.path}{_state(run)}"))
@@ -260,13 +296,17 @@ def _tell_disk(work: Work, run: Run, files: Rows, emit: Emit) -> None:
     steps = section.steps if isinstance(section, PretrainSection) else 0  # of tuning they are known once rows are read
     parameters, kept = count_parameters(work.model).total, lasting_checkpoints(section, steps)
     each = work.checkpoint_bytes()
+    folder, free = run.chapter(work.name), free_bytes(run.path)
     rows = [
         *files,
         ("checkpoints", f"{spell_bytes((kept + 1) * each)}: {kept} that stay and a new one, {spell_bytes(each)} each"),
         ("model", spell_bytes(4 * parameters)),
-        ("free there", spell_bytes(free_bytes(run.path))),
+        ("free there", spell_bytes(free)),
     ]
     emit(Table("disk", ("", ""), tuple(rows)))
+    if (need := missing_bytes(work, steps, folder)) > free:
+        told = f"{spell_bytes(need)} are needed for checkpoints and model, {spell_bytes(free)} free"
+        emit(Caution(f"{folder}: {told}; free some, or choose another folder with --run"))
 
 
 def _source_rows(recipe: Recipe) -> list[tuple[str, str, str]]:

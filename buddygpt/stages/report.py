@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from buddygpt.events import Emit, Note
+from buddygpt.events import Caution, Emit, Note
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.runs import Run, find_run
 from buddygpt.recipe.schema import Chapter
 from buddygpt.report.chapters import describe, is_finished, write_chapter
 from buddygpt.report.comparison import CHAPTERS, Side, shared_chapters, write_comparison
-from buddygpt.report.page import load_rows
+from buddygpt.report.page import load_rows, read_rows
 
 
 def run(targets: Sequence[str], runs: Path, out: Path | None, emit: Emit) -> list[Path]:
@@ -36,7 +36,7 @@ def run(targets: Sequence[str], runs: Path, out: Path | None, emit: Emit) -> lis
         if out is not None:
             raise BuddyError("--out: is for a page of several runs; one run's pages lie in its own folder")
         return _pages(next(iter(found.values())), emit)
-    sides = [_side(one, list(found.values())) for one in found.values()]
+    sides = [_side(one, list(found.values()), emit) for one in found.values()]
     if not shared_chapters(sides):
         told = "; ".join(f"{side.name} has {' and '.join(side.metrics)}" for side in sides)
         raise BuddyError(f"the runs have no chapter in common to lay side by side: {told}")
@@ -58,8 +58,8 @@ def _find(target: str, runs: Path) -> Run:
     return find_run(runs, target.removeprefix(f"{runs}/"))
 
 
-def _trained(run: Run) -> list[Chapter]:
-    """Chapters that have metrics.
+def _trained(run: Run, emit: Emit) -> list[Chapter]:
+    """Chapters that have metrics; damaged lines are told.
 
     Raises:
         BuddyError: none has.
@@ -69,12 +69,15 @@ def _trained(run: Run) -> list[Chapter]:
         raise BuddyError(
             f"{run.path}: nothing was trained in this run yet; begin with `buddy pretrain {run.path / 'recipe.yaml'}`"
         )
+    for file in (run.chapter(name) / kind for name in found for kind in ("metrics.jsonl", "samples.jsonl")):
+        if damaged := read_rows(file)[1]:
+            emit(Caution(f"{file}: {damaged:,} damaged line{'s' * (damaged > 1)} left out"))
     return found
 
 
 def _pages(run: Run, emit: Emit) -> list[Path]:
     written = []
-    for name in _trained(run):
+    for name in _trained(run, emit):
         try:
             written.append(write_chapter(run, name, is_finished(run, name)))
         except OSError as error:
@@ -83,11 +86,11 @@ def _pages(run: Run, emit: Emit) -> list[Path]:
     return written
 
 
-def _side(run: Run, all_runs: Sequence[Run]) -> Side:
+def _side(run: Run, all_runs: Sequence[Run], emit: Emit) -> Side:
     alone = sum(one.name == run.name for one in all_runs) == 1
     return Side(
         run.name if alone else str(run.path),
         load_recipe(run.path / "recipe.yaml"),
-        {name: load_rows(run.chapter(name) / "metrics.jsonl") for name in _trained(run)},
+        {name: load_rows(run.chapter(name) / "metrics.jsonl") for name in _trained(run, emit)},
         frozenset(name for name in get_args(Chapter) if is_finished(run, name)),
     )

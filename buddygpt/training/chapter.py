@@ -25,7 +25,6 @@ from buddygpt.data.windows import Passing
 from buddygpt.events import Caution, Emit, Note
 from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.errors import BrokenOff, BuddyError, is_disk_full, is_out_of_memory
-from buddygpt.recipe.geometry import count_parameters
 from buddygpt.recipe.loader import load_recipe
 from buddygpt.recipe.runs import Run, differences, dump_yaml, free_bytes, write_atomically
 from buddygpt.recipe.schema import Chapter, Recipe
@@ -36,7 +35,7 @@ from buddygpt.training import checkpoints
 from buddygpt.training.balance import Balance
 from buddygpt.training.callbacks import Brake, Samples
 from buddygpt.training.compiled import warm_up
-from buddygpt.training.facts import Work, lasting_checkpoints
+from buddygpt.training.facts import Work, lasting_checkpoints, missing_bytes
 from buddygpt.training.guard import Guard, Rewind
 from buddygpt.training.keeper import Keeper
 from buddygpt.training.launch import ONCE, OURS, launched_processes, rank
@@ -152,12 +151,9 @@ def check_space(work: Work, steps: int, folder: Path) -> None:
         BuddyError: they do not.
     """
     section, where = work.section, work.name
-    parameters, size = count_parameters(work.model).total, work.checkpoint_bytes()
-    kept = lasting_checkpoints(section, steps) + 1  # the new one is proved before the oldest goes
-    there = sum(f.stat().st_size for f in (folder / "checkpoints").rglob("*") if f.is_file())
-    need = max(0, kept * size + 4 * parameters - there)
-    free = free_bytes(folder)
+    need, free = missing_bytes(work, steps, folder), free_bytes(folder)
     if free < need:
+        kept = lasting_checkpoints(section, steps) + 1
         rarer = f" or raise {where}.keep_every" if section.keep_every else ""
         raise BuddyError(
             f"{folder}: {spell_bytes(need)} are needed for {kept} checkpoints and the model, {spell_bytes(free)} free; "

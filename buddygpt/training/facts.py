@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -215,6 +216,19 @@ def training_rows(work: Work, accumulation: int) -> Rows:
         ("documents", documents),
         ("operations", f"{tokens * flops.training:.2g} FLOP"),
     ]
+
+
+def missing_bytes(work: Work, steps: int, folder: Path) -> int:
+    """Disk that the model and the checkpoints that lie there at once take at most, beside those that are there.
+
+    Args:
+        work: what is trained.
+        steps: of the run.
+        folder: the chapter's.
+    """
+    kept = lasting_checkpoints(work.section, steps) + 1  # the new one is proved before the oldest goes
+    there = sum(f.stat().st_size for f in (folder / "checkpoints").rglob("*") if f.is_file())
+    return max(0, kept * work.checkpoint_bytes() + 4 * count_parameters(work.model).total - there)
 
 
 def lasting_checkpoints(section: TrainingSection, steps: int) -> int:

@@ -72,7 +72,6 @@ class Probe:
         steps: that were measured.
         peak_bytes: most memory: of a GPU what torch has allocated, else of the whole process.
         reserved_bytes: of a GPU, what torch has taken from the driver.
-        base_bytes: of a CPU's process, before the model was there.
     """
 
     micro_batch_size: int
@@ -87,7 +86,6 @@ class Probe:
     steps: int
     peak_bytes: int
     reserved_bytes: int | None
-    base_bytes: int | None
 
     def step_seconds(self, accumulation: int) -> float:
         """One optimizer step of so many micro-batches, in seconds: a measured one, and those that it lacks."""
@@ -141,7 +139,6 @@ def measure(recipe: Recipe, micro_batch_size: int, accumulation: int, seconds: f
     from buddygpt.training.trainer import Unsaved
 
     device = find_device()
-    base = resident_bytes() if device.kind == "cpu" else None
     assert recipe.pretrain is not None
     tokens = micro_batch_size * recipe.pretrain.sequence_length * accumulation
     section = recipe.pretrain.model_copy(update={"micro_batch_size": micro_batch_size, "tokens_per_batch": tokens})
@@ -158,14 +155,13 @@ def measure(recipe: Recipe, micro_batch_size: int, accumulation: int, seconds: f
             warm_up(trainer, "pretrain", silent)
         trainer.train()
         judging = _judge(trainer, micro_batch_size)
-    peak, reserved = resident_bytes("VmHWM"), None
+    peak, reserved = resident_bytes(), None
     if device.kind not in ("cpu", "mps"):
         memory: Any = torch.get_device_module(device.kind)
         peak, reserved = int(memory.max_memory_allocated()), int(memory.max_memory_reserved())
     return Probe(
-        micro_batch_size, accumulation, **clock.figures(), judging=judging,
-        peak_bytes=peak, reserved_bytes=reserved, base_bytes=base,
-    )  # fmt: skip
+        micro_batch_size, accumulation, **clock.figures(), judging=judging, peak_bytes=peak, reserved_bytes=reserved
+    )
 
 
 def _windows(recipe: Recipe, section: PretrainSection, document: int) -> Mixture[Window]:

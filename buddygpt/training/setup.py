@@ -14,7 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 import buddygpt
@@ -173,20 +172,18 @@ def surroundings(device: Device, made_with: Mapping[str, str]) -> dict[str, Any]
 def peak_bytes(device: Device) -> int | None:
     """Most memory that this process has held on its device since it started; None where nobody counts."""
     if device.kind == "cpu":
-        return resident_bytes("VmHWM")
+        return resident_bytes()
     count = getattr(torch.get_device_module(device.kind), "max_memory_allocated", None)
     return None if count is None else int(count())
 
 
-def resident_bytes(name: str = "VmRSS") -> int:
-    """Memory that this process holds now, or held at most (`VmHWM`), since its program began.
+def resident_bytes() -> int:
+    """Most memory that this process has held since its program began.
 
     Not `getrusage` where there is another way: there a child inherits the peak of its parent.
     """
     status = Path("/proc/self/status")
     if status.is_file():
-        return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(name))
-    if name == "VmHWM":
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else 1024 * most  # kilobytes but there
-    return psutil.Process().memory_info().rss
+        return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most  # kilobytes but there

@@ -58,6 +58,14 @@ def test_a_run_that_broke_off_has_a_page(buddy, trained):
     assert damaged.code == 2 and damaged.err.count("\n") == 1 and "report.json: damaged" in damaged.err
 
 
+def test_damaged_lines_are_told(buddy, trained):
+    file = trained / "b" / "pretrain" / "metrics.jsonl"
+    file.write_bytes(file.read_bytes() + b'{}\n{"step": "x", "tokens": 1}\n')
+    for runs in (["b"], ["a", "b"]):
+        outcome = buddy("report", *runs)
+        assert outcome.code == 0 and "b/pretrain/metrics.jsonl: 2 damaged lines left out" in outcome.out, outcome
+
+
 def test_several_runs_are_one_page(buddy, trained, tmp_path):
     outcome = buddy("report", "a", "b", "runs/a")
     assert outcome.code == 0 and outcome.out == "report: runs/report.html\n"

@@ -13,7 +13,7 @@ import pytest
 
 from buddygpt.report import page
 from buddygpt.report.curves import POINTS, Series, column, smooth, thin
-from buddygpt.report.page import Report, load_rows, render, write_report
+from buddygpt.report.page import Report, load_rows, read_rows, render, write_report
 from buddygpt.report.plots import log_ticks
 from buddygpt.report.words import spell_count, spell_duration, spell_steps
 
@@ -293,15 +293,24 @@ def test_column_takes_only_rows_that_have_the_figure():
 
 def test_load_rows_leaves_out_what_a_crash_cut(tmp_path):
     file = tmp_path / "rows.jsonl"
-    whole = {"step": 1, "text": "一\u2028二\x85三"}
+    whole = {"step": 1, "prompt": "零", "text": "一\u2028二\x85三"}
     cut = json.dumps({"step": 2, "text": "春天"}, ensure_ascii=False).encode()[:-4]  # within a character
     file.write_bytes(json.dumps(whole, ensure_ascii=False).encode() + b"\n" + cut)
     assert load_rows(file) == [whole]
     assert load_rows(tmp_path / "none.jsonl") == []
     with file.open("ab") as out:  # a resumed run writes on
-        out.write(b'{"step": 2}\n{"step": 3, "loss": NaN}\n[1]\n')
+        out.write(b'{"step": 2}\n{"step": 3, "tokens": 9, "loss": NaN}\n[1]\n')
     rows = load_rows(file)
     assert [row["step"] for row in rows] == [1, 3] and math.isnan(rows[1]["loss"])
+
+
+@pytest.mark.parametrize(
+    "line", ["{}", "[1]", "x", '{"step": "7", "tokens": 9}', '{"step": 7, "tokens": null}', '{"step": 7, "text": "x"}']
+)
+def test_lines_that_are_no_rows_are_left_out_and_counted(tmp_path, line):
+    file, row = tmp_path / "rows.jsonl", '{"step": 1, "tokens": 9}'
+    file.write_text(f"{row}\n{line}\n\n{row}\n{line}", "utf-8")
+    assert read_rows(file) == ([{"step": 1, "tokens": 9}] * 2, 1)  # the last line may be in the writing
 
 
 def test_log_ticks_are_few_and_round():

@@ -18,7 +18,7 @@ from tests.conftest import TOY
 
 PROBE = Probe(
     micro_batch_size=4, accumulation=3, step=4.6, fetch=0.1, first=1.0, further=1.5, end=0.3, warm_up=2.0, judging=0.4,
-    steps=9, peak_bytes=10**9, reserved_bytes=None, base_bytes=10**8,
+    steps=9, peak_bytes=10**9, reserved_bytes=None,
 )  # fmt: skip
 
 
@@ -67,6 +67,8 @@ def test_too_large_a_micro_batch_is_told_with_one_that_fits(told, monkeypatch):
     assert "micro-batches of 16 windows do not fit; --set pretrain.micro_batch_size=" in lines(told(name="0.1b"))
     monkeypatch.setattr(plan, "find_room", lambda device: Room(10**9, 24 * 10**9))
     assert "not even one fits; try --set pretrain.gradient_checkpointing=true" in lines(told(name="0.1b"))
+    recomputed = lines(told("pretrain.gradient_checkpointing=true", name="0.1b"))
+    assert "not even one fits; try a smaller pretrain.sequence_length" in recomputed
 
 
 def test_cards_are_told_with_time_and_cost(told):
@@ -77,6 +79,39 @@ def test_cards_are_told_with_time_and_cost(told):
     hours, cost = rows["A100 80GB"][5].split()[0], rows["A100 80GB"][6]
     assert float(cost.replace(",", "")) == pytest.approx(2 * float(hours.replace(",", "")), rel=0.01)
     assert "assumed: 12% of the bf16 peak" in lines(told(name="0.3b"))
+
+
+def test_a_disk_that_does_not_suffice_is_told(told, monkeypatch):
+    monkeypatch.setattr(plan, "free_bytes", lambda path: 6 * 10**9)
+    few = lines(told(name="0.1b"))
+    assert "run/pretrain: 6.4 GB are needed for checkpoints and model, 6 GB free" in few
+    assert (
+        "cache: token files that are not there yet take 140 GB where the text is as long as the budget, and 6 GB" in few
+    )
+    enough = lines(told(name="0.1b-32k", chapter="sft"))
+    assert "are needed" not in enough and "token files" not in enough
+
+
+def test_what_would_stop_training_stops_the_plan(told, monkeypatch):
+    for fault, changes in (
+        ("no such run", ["pretrain.start_from=none"]),
+        ("pretrain.trackers: wandb not installed", ["pretrain.trackers=[wandb]"]),
+    ):
+        monkeypatch.setattr("buddygpt.training.trackers.find_spec", lambda name: None)
+        with pytest.raises(BuddyError, match=fault):
+            told(*changes)
+
+
+def test_time_of_a_run_that_starts_from_another_is_of_the_steps_that_are_left(told, monkeypatch, tmp_path):
+    monkeypatch.setattr(plan, "branch_point", lambda recipe, run, emit: tmp_path / "checkpoint-500")
+    monkeypatch.setattr(plan, "free_bytes", lambda path: 10**12)
+    whole, branch = (
+        told(*changes, name="0.1b") for changes in ((), ("pretrain.start_from=a", "pretrain.tokens=1.31B"))
+    )
+    assert "are of the 500 steps after it" in lines(branch)
+    hours = [float(table(events, "data sheets").rows[0][5].split()[0].replace(",", "")) for events in (whole, branch)]
+    assert hours[1] == pytest.approx(hours[0] * 500 / 26_703, rel=0.01)
+    assert "checkpoints: 1, one every 500 steps" in lines(branch)
 
 
 def test_a_card_that_does_not_suffice_is_told(told):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.text import Text as Styled
@@ -18,10 +18,50 @@ from buddygpt.report.words import spell_duration
 
 PLAIN_SECONDS = 10.0
 """Seconds between two lines of the same task where there is no terminal."""
-_GAP, _INDENT, _NARROWEST = 2, 4, 24
-"""Cells between columns, before what is folded under a row, and the least that a wrapped column gets."""
+_GAP, _INDENT, _NARROWEST, _BAR, _CLOCK = 2, 4, 24, 24, 9
+"""Cells between columns, before what is folded under a row, the least that a wrapped column gets; of a bar and
+of the time that is left."""
 _COLOURS, _BRACKETS = ("dim", "green", "red"), (("", ""), ("[", "]"), ("{", "}"))
 """How tokens are shown by what they are to training; brackets around them where there are no colours."""
+
+
+class _Bars(Bars):
+    """Bars whose figures stand below them where a line does not hold all: nothing is cut, nor how far the work is."""
+
+    def __init__(self, console: Console):
+        self._drawn = BarColumn(bar_width=_BAR)
+        super().__init__(
+            TextColumn("{task.description}"),
+            self._drawn,
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TextColumn("{task.fields[values]}"),
+            TimeRemainingColumn(),
+            console=console,
+            speed_estimate_period=600,  # seconds that the time left is guessed from: a step may take a minute
+        )
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bars, a line each, then what stands below them."""
+        if not self.tasks:
+            return
+        columns = [
+            max(cell_len(task.description) for task in self.tasks),
+            max(1 + 2 * len(f"{task.total:.0f}") for task in self.tasks),
+            max(cell_len(task.fields["unit"]) for task in self.tasks),
+            _CLOCK,
+        ]
+        room = self.console.width - _across(columns, 1) - 2  # for bar and figures
+        self._drawn.bar_width = max(1, min(_BAR, room))
+        room -= _BAR
+        below: list[str] = []
+        for task in self.tasks:
+            pairs = [f"{key} {value}" for key, value in task.fields["figures"].items()]
+            fits = _across([cell_len(pair) for pair in pairs]) <= room
+            task.fields["values"] = (" " * _GAP).join(pairs) if fits else ""
+            below += () if fits else _fill(pairs, self.console.width - _INDENT)
+        yield self.make_tasks_table(self.tasks)
+        yield from (Styled(" " * _INDENT + line, no_wrap=True, overflow="ellipsis") for line in below)
 
 
 class Renderer:
@@ -34,16 +74,7 @@ class Renderer:
     def __init__(self, stderr: bool = False):
         self.console = Console(stderr=stderr, highlight=False, soft_wrap=True)
         self._live = self.console.is_terminal and not self.console.is_dumb_terminal
-        self._bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}"),
-            TextColumn("{task.fields[values]}"),
-            TimeRemainingColumn(),
-            console=self.console,
-            speed_estimate_period=600,  # seconds that the time left is guessed from: a step may take a minute
-        )
+        self._bars = _Bars(self.console)
         self._tasks: dict[str, int] = {}
         self._told: dict[str, tuple[float, int]] = {}
         self._began: dict[str, tuple[float, int]] = {}
@@ -115,10 +146,10 @@ class Renderer:
             yield bar.join(runs)
 
     def _bar(self, event: Progress) -> None:
-        values = "  ".join(f"{k} {v}" for k, v in event.values.items())
         if event.task not in self._tasks:
-            self._tasks[event.task] = self._bars.add_task(event.task, total=event.total, unit=event.unit, values="")
-        self._bars.update(self._tasks[event.task], completed=event.done, total=event.total, values=values)  # type: ignore[arg-type]
+            known = {"unit": event.unit, "values": "", "figures": {}}
+            self._tasks[event.task] = self._bars.add_task(event.task, total=event.total, **known)
+        self._bars.update(self._tasks[event.task], completed=event.done, total=event.total, figures=event.values)  # type: ignore[arg-type]
 
     def _line(self, event: Progress) -> None:
         now = time.monotonic()
@@ -191,8 +222,20 @@ def _time_left(now: float, event: Progress, began: float, done: int) -> str:
     return f"  {spell_duration((event.total - event.done) * (now - began) / (event.done - done))} left"
 
 
-def _across(widths: Sequence[int]) -> int:
-    return sum(widths) + _GAP * (len(widths) - 1)
+def _across(widths: Sequence[int], gap: int = _GAP) -> int:
+    return sum(widths) + gap * (len(widths) - 1)
+
+
+def _fill(words: Sequence[str], width: int) -> Iterator[str]:
+    """Lines that hold as many words each as fit, and no word in parts."""
+    line: list[str] = []
+    for word in words:
+        if line and _across([cell_len(one) for one in (*line, word)]) > width:
+            yield (" " * _GAP).join(line)
+            line = []
+        line.append(word)
+    if line:
+        yield (" " * _GAP).join(line)
 
 
 def _pad(cell: str, width: int, right: bool) -> str:

@@ -182,7 +182,10 @@ def _figures(sides: Sequence[Side], rows: Sequence[Rows], chapter: str) -> Itera
             series = [Series(one.x / divisor, one.y) for one in found]
             drawn = [smooth(one) if key == "loss" else thin(one) for one in series]
             name = f"{chapter}-{key}-{axis}".replace("/", "-")
-            yield _overlaid(name, (chinese, english), axis, unit, [side.name for side in sides], drawn, long)
+            # Beside a run's name stands the table's figure.
+            ends = [recent_mean(one)[0] if key == "loss" else float(one.finite[-1]) for one in found]
+            named_ends = [f"{side.name} {spell_number(end, 3)}" for side, end in zip(sides, ends, strict=True)]
+            yield _overlaid(name, (chinese, english), axis, unit, named_ends, drawn, long)
 
 
 def _all(rows: Sequence[Rows], figure: str) -> list[str]:
@@ -222,7 +225,7 @@ def _overlaid(
     for n, (side, one) in enumerate(zip(names, series, strict=True)):
         # Numbers stand on the lines one after the other, so that lines that end together do not hide them.
         curves.append(Curve(one, n, width=1.8, name=str(n + 1), at=(n + 1) / (len(names) + 1)))
-        keys.append(Key(f"{n + 1} {side} {one.finite[-1]:.3f}", n % LINES + 1, "solid"))
+        keys.append(Key(f"{n + 1} {side}", n % LINES + 1, "solid"))
     scale = falling(series, long)
     label = f"{what[0]} {what[1]} {AXES[axis][1]}: " + "; ".join(key.text for key in keys)
     wide = axis == "tokens"

@@ -41,6 +41,8 @@ def test_every_run_is_on_every_curve_by_number_and_colour(sides):
     assert len(drawings) == 8  # bits and loss: over tokens wide and narrow, over FLOPs, over time
     for drawing in drawings:
         assert all(name in drawing["aria-label"] for name in ("1 one", "2 two", "3 three"))
+    for end in ("2 two 1.750", "2 two 2.578"):  # the table's figures
+        assert sum(end in drawing["aria-label"] for drawing in drawings) == 4
     for drawn in re.findall(r"<svg.*?</svg>", html, re.DOTALL):
         assert all(f"stroke: var(--line-{n})" in drawn for n in (1, 2, 3))
         assert all(f">{n}</text>" in drawn for n in (1, 2, 3))

@@ -57,7 +57,9 @@ class Run:
         try:
             link.parent.mkdir(parents=True, exist_ok=True)
             link.unlink(missing_ok=True)
-            link.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
+            # The system follows it from where the folder really is, which may itself be a link to another disk.
+            there = os.path.relpath(target.resolve(), link.parent.resolve())
+            link.symlink_to(there, target_is_directory=True)
         except OSError as error:
             raise BuddyError(f"{link}: cannot be written: {error.strerror}; choose another folder with --run") from None
 

@@ -29,6 +29,7 @@ from buddygpt.recipe.schema import Recipe
 from buddygpt.report.chapters import Kept
 from buddygpt.report.tuning import Tuning, tuning_cautions
 from buddygpt.training import chapter
+from buddygpt.training.alone import alone
 from buddygpt.training.dpo import DPOTrainer
 from buddygpt.training.facts import Rows, Work, attention_rows, common_rows
 from buddygpt.training.pace import Pace, tuning_pace
@@ -53,6 +54,7 @@ KL_PROMPTS, KL_TOKENS = 32, 128
 """Held-out prompts on which the distance to the reference is measured, and most tokens of a reply to each."""
 
 
+@alone()
 def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> TuningResult:
     """Tune a model on the recipe's pairs.
 

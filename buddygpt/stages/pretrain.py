@@ -19,6 +19,7 @@ from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import PRETRAINING, Recipe
 from buddygpt.report.chapters import Kept
 from buddygpt.training import chapter
+from buddygpt.training.alone import alone, hold
 from buddygpt.training.branch import branch_point, origin_of, take_history
 from buddygpt.training.compiled import check_compile
 from buddygpt.training.facts import Work, memory_rows, model_rows, training_rows
@@ -49,6 +50,7 @@ class PretrainResult:
     baseline: dict[str, float]
 
 
+@alone()
 def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> PretrainResult:
     """Train the recipe's model from scratch.
 
@@ -94,9 +96,11 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     training, held_out, ends, widths = _texts(recipe, prepared, tokenizer)
     if rank() == 0:
         run.claim(recipe, *PRETRAINING)
+        hold(folder)
         run.link_data(prepared.path)
         if start and branches:
-            take_history(start, folder)
+            with chapter.safe_writing(folder):
+                take_history(start, folder)
 
     windows = Mixture(
         [StreamWindows(stream, section.sequence_length) for stream in training],

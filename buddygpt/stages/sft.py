@@ -27,6 +27,7 @@ from buddygpt.report.chapters import Kept
 from buddygpt.report.reach import BEFORE, EXTENDED, TUNED, context_heads, context_rows
 from buddygpt.report.tuning import Tuning, tuning_cautions
 from buddygpt.training import chapter
+from buddygpt.training.alone import alone
 from buddygpt.training.facts import Rows, Work, attention_rows, common_rows
 from buddygpt.training.pace import Pace, tuning_pace
 from buddygpt.training.sft import SFTTrainer
@@ -46,6 +47,7 @@ from buddygpt.training.tuning import (
 )
 
 
+@alone()
 def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> TuningResult:
     """Fine-tune a finished model on the recipe's talks.
 

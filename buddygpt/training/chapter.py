@@ -65,7 +65,6 @@ def start_from(folder: Path, resume: bool, emit: Emit) -> Path | None:
     Raises:
         BuddyError: there is one with steps in it, and nobody asked to go on; or all are damaged.
     """
-    newest, damaged = checkpoints.newest_checkpoint(folder / "checkpoints")
     if not resume:
         whole = checkpoints.whole_checkpoints(folder / "checkpoints")
         if whole and (step := checkpoints.step_of(whole[-1])):
@@ -74,6 +73,12 @@ def start_from(folder: Path, resume: bool, emit: Emit) -> Path | None:
                 "go on with --resume, choose another folder with --run, or remove it"
             )
         return None
+    return _newest(folder, emit)
+
+
+def _newest(folder: Path, emit: Emit) -> Path | None:
+    """The newest checkpoint that is undamaged; what is passed over is told."""
+    newest, damaged = checkpoints.newest_checkpoint(folder / "checkpoints")
     for fault in damaged:
         assert newest is not None
         emit(Caution(f"{fault}; passed over, going on from {newest.name}"))
@@ -289,7 +294,7 @@ def watch(
         emit: who is told.
 
     Raises:
-        BuddyError: a tracker cannot begin.
+        BuddyError: a tracker cannot begin, or the folder cannot be written.
     """
     section = work.section
     # Of low-rank updates nothing else is saved, and the reference of `dpo` is the model under them: experts stay.
@@ -301,22 +306,23 @@ def watch(
         folder / "checkpoints", section.keep_checkpoints, section.keep_every, work.checkpoint_bytes(), kept
     )
     keeper = Keeper(folder, shelf, guard, order, pace.batch, tokenizer.decode, emit)
-    if rank() == 0:
-        keeper.clear(start is None)
-    keeper.load(start)
-    run, metrics, sampled = Run(folder.parent), folder / "metrics.jsonl", folder / "samples.jsonl"
-    judged = not pace.judges(step) or (_judged(metrics, step) and (not prompts or _sampled(sampled, step)))
-    (judged,) = broadcast_object_list([judged])  # the others may have read the files before process 0 made them
-    figures = ChainMap(guard.figures, balance.figures if balance else {})
-    return Watch(
-        balance,
-        Samples([text for text, _ in prompts], [ids for _, ids in prompts], tokenizer, sampled, emit, step, judged),
-        Brake(),
-        Meter(metrics, work, pace, emit, step, figures, judged, lambda: write_chapter(run, work.name, False)),
-        keeper,
-        not judged,
-        start_trackers(work.section.trackers, folder, step) if rank() == 0 else (),
-    )
+    with safe_writing(folder):
+        if rank() == 0:
+            keeper.clear(start is None)
+        keeper.load(start)
+        run, metrics, sampled = Run(folder.parent), folder / "metrics.jsonl", folder / "samples.jsonl"
+        judged = not pace.judges(step) or (_judged(metrics, step) and (not prompts or _sampled(sampled, step)))
+        (judged,) = broadcast_object_list([judged])  # the others may have read the files before process 0 made them
+        figures = ChainMap(guard.figures, balance.figures if balance else {})
+        return Watch(
+            balance,
+            Samples([text for text, _ in prompts], [ids for _, ids in prompts], tokenizer, sampled, emit, step, judged),
+            Brake(),
+            Meter(metrics, work, pace, emit, step, figures, judged, lambda: write_chapter(run, work.name, False)),
+            keeper,
+            not judged,
+            start_trackers(work.section.trackers, folder, step) if rank() == 0 else (),
+        )
 
 
 def _judged(file: Path, step: int) -> bool:
@@ -352,7 +358,7 @@ def train(trainer: Trainer, watch: Watch, folder: Path, start: Path | None, emit
                 break
             except Rewind as trouble:
                 trainer.accelerator.wait_for_everyone()
-                start, _ = checkpoints.newest_checkpoint(folder / "checkpoints")
+                start = _newest(folder, emit)
                 assert start is not None  # one is written before the first step
                 watch.keeper.pass_over(trouble, start, trainer.is_world_process_zero())
                 watch.keeper.load(start)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ MARK = "complete.json"
 WRITING = ".writing"
 """Folder in which a checkpoint is written before it has its name."""
 _REPLACED = ".replaced"
+_NAME = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,20 @@ class Shelf:
             step = step_of(path)
             lasting = self.keep_every and step and step % self.keep_every == 0 and path in whole
             if path not in kept and not lasting and step < step_of(newest):
-                (path / MARK).unlink(missing_ok=True)  # half-removed is not whole
-                shutil.rmtree(path)
+                _remove(path)
 
     def _newest(self) -> str:
         whole = whole_checkpoints(self.folder)
         return f"{whole[-1].name} is whole" if whole else "no checkpoint is whole yet"
+
+
+def _remove(checkpoint: Path) -> None:
+    """Remove one; of a link to elsewhere the link alone."""
+    if checkpoint.is_symlink():
+        checkpoint.unlink()
+        return
+    (checkpoint / MARK).unlink(missing_ok=True)  # half-removed is not whole
+    shutil.rmtree(checkpoint, ignore_errors=True)  # what NFS keeps of a file that is still open goes at the next save
 
 
 def step_of(checkpoint: Path) -> int:
@@ -111,9 +121,8 @@ def step_of(checkpoint: Path) -> int:
 
 
 def all_checkpoints(folder: Path) -> list[Path]:
-    """Folders called checkpoint-N, whole or not, oldest first."""
-    found = [p for p in folder.glob("checkpoint-*") if p.is_dir() and p.name.rpartition("-")[2].isdigit()]
-    return sorted(found, key=step_of)
+    """Folders called checkpoint-N and nothing else, whole or not, oldest first."""
+    return sorted((p for p in folder.glob("checkpoint-*") if _NAME.fullmatch(p.name) and p.is_dir()), key=step_of)
 
 
 def whole_checkpoints(folder: Path) -> list[Path]:
@@ -160,17 +169,20 @@ def damages(checkpoint: Path) -> list[str]:
 
     try:
         sealed = json.loads((checkpoint / MARK).read_text("utf-8"))["files"]
-    except (ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return [f"{MARK} cannot be read"]
     faults = []
     for name, was in sealed.items():
         path = checkpoint / name
-        if not path.is_file():
-            faults.append(f"{name} is missing")
-        elif (size := path.stat().st_size) != was["bytes"]:
-            faults.append(f"{name} has {size:,} bytes of {was['bytes']:,}")
-        elif hash_file(path) != was["xxh3_128"]:
-            faults.append(f"{name} was changed after it was written")
+        try:
+            if not path.is_file():
+                faults.append(f"{name} is missing")
+            elif (size := path.stat().st_size) != was["bytes"]:
+                faults.append(f"{name} has {size:,} bytes of {was['bytes']:,}")
+            elif hash_file(path) != was["xxh3_128"]:
+                faults.append(f"{name} was changed after it was written")
+        except OSError as error:  # as a disk with a bad sector gives
+            faults.append(f"{name} cannot be read: {error.strerror}")
     return faults
 
 

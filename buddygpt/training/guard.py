@@ -106,7 +106,7 @@ class Guard:
         """Take back what `state` gave. How often the run went back is counted over its whole life."""
         self._losses = deque(state["losses"], maxlen=self.section.window)
         self._norms = deque(state["norms"], maxlen=self.section.window)
-        self._row = list(state["skipped_in_a_row"])
+        self._row = list(state["skipped_in_a_row"]) if state["rewound"] >= self.rewound else []  # it went back since
         self.rewound = max(self.rewound, state["rewound"])
 
     def _verdict(self, loss: float, norm: float) -> Verdict | None:

@@ -17,7 +17,7 @@ from buddygpt.data.windows import Passing
 from buddygpt.events import Caution, Emit
 from buddygpt.recipe.errors import BuddyError
 from buddygpt.recipe.runs import write_atomically
-from buddygpt.training.checkpoints import WRITING, Shelf
+from buddygpt.training.checkpoints import WRITING, Shelf, step_of
 from buddygpt.training.guard import Guard, Rewind, Verdict, told_steps
 
 CURSOR, PASSED = "cursor.json", "passed-over.json"
@@ -61,8 +61,8 @@ class Keeper:
         cursor = json.loads((checkpoint / CURSOR).read_text("utf-8"))
         later = json.loads(passed.read_text("utf-8")) if passed.is_file() else {"passed_over": [], "rewound": 0}
         self.samples.skip([*cursor["passed_over"], *later["passed_over"]])
-        self.guard.load(cursor["guard"])
         self.guard.rewound = max(self.guard.rewound, later["rewound"])
+        self.guard.load(cursor["guard"])
 
     def save(self, step: int) -> Path:
         """Add the run's place to the checkpoint that is being written, and put it among the others."""
@@ -79,7 +79,8 @@ class Keeper:
             verdict: why.
             losses: of the micro-batches of all processes, in the order of their samples; they add up to the step's.
         """
-        file = self.folder / "skipped" / f"step-{step}.txt"
+        again = f"-try-{self.guard.rewound + 1}" if self.guard.rewound else ""  # after going back it is another text
+        file = self.folder / "skipped" / f"step-{step}{again}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, "\n".join(self._text(step, verdict, losses)) + "\n")
         self.emit(Caution(f"step {step} is skipped: {verdict.reason}; its text: {file}"))
@@ -102,15 +103,14 @@ class Keeper:
                 f"{rewinds} times; {checkpoint.name} is whole; their text is in {self.folder / 'skipped'}; train anew "
                 "with a lower learning rate under another name (--set name=...)"
             )
+        ahead = [step for step in trouble.steps if step > step_of(checkpoint)]  # it may lie between two of them
         places = [
-            self.samples.place(index)
-            for step in trouble.steps
-            for index in range((step - 1) * self.batch, step * self.batch)
+            self.samples.place(index) for step in ahead for index in range((step - 1) * self.batch, step * self.batch)
         ]
         self.guard.rewound += 1
         if self.guard.rewound <= rewinds:
             self.samples.skip(places)
-            what = f"without the {len(places):,} samples of {told_steps(trouble.steps)}"
+            what = f"without the {len(places):,} samples of {told_steps(ahead)}"
         else:
             what = "and lets spikes pass from here on"
         if writes:

@@ -117,14 +117,15 @@ class Seams(Persistent):
         """Clip, and have the guard judge the step before it is taken."""
         norm = super()._clip_grad_norm(model)
         losses_A, self._losses = torch.stack(self._losses), []
-        scaled = self.accelerator.scaler is not None and not torch.isfinite(norm)
-        # fp16's scaler skips by itself where its own factor was too large; DeepSpeed's engine steps by itself.
-        if scaled or self.accelerator.distributed_type == DistributedType.DEEPSPEED:
+        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:  # its engine steps by itself
             return norm
         # In the order of the samples: processes take micro-batches in turn.
         losses_AW = self.accelerator.gather(losses_A[None]).T if self.args.world_size > 1 else losses_A[:, None]
-        step, guard = self.state.global_step + 1, self.keeper.guard
-        verdict = guard.judge(step, float(losses_AW.mean(1).sum()), float(norm))
+        step, loss, guard = self.state.global_step + 1, float(losses_AW.mean(1).sum()), self.keeper.guard
+        if not torch.isfinite(norm) and math.isfinite(loss) and self._overflows():
+            guard.figures.clear()
+            return norm
+        verdict = guard.judge(step, loss, float(norm))
         if verdict is not None:
             for parameter in model.parameters():  # an optimizer passes over what has no gradient, moments and all
                 parameter.grad = None
@@ -135,9 +136,15 @@ class Seams(Persistent):
             guard.lose_patience(verdict)
         return norm
 
+    def _overflows(self) -> bool:
+        """Whether fp16's own factor may be why gradients are not finite: its scaler skips the step and lowers it."""
+        scaler = self.accelerator.scaler
+        return scaler is not None and scaler.get_scale() >= 1
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Tell the callbacks; the history is metrics.jsonl, not a list that grows in every checkpoint."""
         if "loss" in logs:
+            self._tr_loss.zero_()  # transformers takes the sum from itself, and what is not finite would stay so
             logs |= {f"seconds_{part}": seconds for part, seconds in self.stopwatch.take().items()}
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
 

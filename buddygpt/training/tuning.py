@@ -23,6 +23,7 @@ from buddygpt.recipe.runs import Run, write_atomically
 from buddygpt.recipe.schema import Chapter, Recipe
 from buddygpt.recipe.tuning import TuningSection
 from buddygpt.training import chapter
+from buddygpt.training.alone import hold
 from buddygpt.training.base import Base, find_base, settle_ends
 from buddygpt.training.compiled import check_compile
 from buddygpt.training.facts import Rows, Work, memory_rows, model_rows
@@ -181,6 +182,7 @@ def settle(
     chapter.check_space(work, steps, begun.folder)
     if rank() == 0:
         begun.run.claim_chapter(begun.recipe, begun.name)
+        hold(begun.folder)
         begun.run.link_data(begun.prepared.path, begun.name)
     set_seed(section.seed)
     epochs = samples.mixture.epochs()
@@ -269,7 +271,8 @@ def first_figures(folder: Path, judge: Callable[[], dict[str, float]], resumed: 
         return json.loads(file.read_text("utf-8"))
     figures = judge()
     if PartialState().is_main_process:
-        write_atomically(file, json.dumps(figures))
+        with chapter.safe_writing(folder):
+            write_atomically(file, json.dumps(figures))
     return figures
 
 

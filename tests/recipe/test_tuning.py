@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from buddygpt.recipe.errors import BuddyError
@@ -201,3 +203,22 @@ def test_a_chapter_with_a_model_of_its_own_joins_any_run(tuned, tmp_path):
     (run.chapter("dpo") / "checkpoints").mkdir(parents=True)
     with pytest.raises(BuddyError, match=r"differs in dpo.beta \(0.3 there, 0.4 here\)"):
         run.check_chapter(load_recipe(tuned(name="b.yaml"), ["dpo.model=b", "dpo.beta=0.4"]), "dpo")
+
+
+def test_a_run_that_lies_on_another_disk_finds_its_data(tmp_path):
+    """By links: of the run, of a chapter, and of all runs."""
+    data = tmp_path / "runs" / ".data" / "abc"
+    data.mkdir(parents=True)
+    for name, chapter in (("run", "pretrain"), ("run/sft", "sft")):
+        disk = tmp_path / "disk" / "deep" / name
+        disk.mkdir(parents=True)
+        link = tmp_path / "runs" / name
+        link.symlink_to(disk)
+        run = Run(tmp_path / "runs" / "run")
+        run.link_data(data, chapter)
+        assert run.data(chapter).resolve() == data
+        link.unlink()
+        link.mkdir()
+    (tmp_path / "moved").symlink_to(tmp_path / "runs")
+    Run(tmp_path / "moved" / "run").link_data(tmp_path / "moved" / ".data" / "abc")
+    assert (tmp_path / "runs" / "run" / "data").readlink() == Path("../.data/abc")

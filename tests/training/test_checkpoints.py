@@ -1,9 +1,13 @@
 """The newest whole checkpoint is found whatever happened to the others; none goes before the new one is proved."""
 
+import errno
 import json
+import os
+import shutil
 
 import pytest
 
+from buddygpt.data import fingerprints
 from buddygpt.recipe.errors import BrokenOff, BuddyError
 from buddygpt.training import checkpoints
 from buddygpt.training.checkpoints import (
@@ -50,6 +54,7 @@ HARMS = [
     (lambda c: (c / "weights").write_bytes(b"v" * 1000), "weights was changed"),
     (lambda c: (c / "inner" / "state").unlink(), "inner/state is missing"),
     (lambda c: (c / MARK).write_text("{"), f"{MARK} cannot be read"),
+    (lambda c: (c / MARK).write_text("[]"), f"{MARK} cannot be read"),
 ]
 
 
@@ -93,6 +98,30 @@ def test_what_was_cut_short_goes_once_a_newer_one_is_whole(folder):
     save(Shelf(folder, 2), 110)
     assert names(all_checkpoints(folder)) == ["checkpoint-30", "checkpoint-110"]
     assert (folder / "checkpoint-x").is_dir()
+
+
+def test_what_a_user_puts_beside_them_is_neither_counted_nor_removed(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("disk")
+    (folder / "checkpoint-20").rename(elsewhere / "checkpoint-20")
+    (folder / "checkpoint-20").symlink_to(elsewhere / "checkpoint-20")
+    for name in ("checkpoint-best-10", "checkpoint-010"):
+        shutil.copytree(folder / "checkpoint-10", folder / name)
+    save(Shelf(folder, 1), 110)
+    assert names(all_checkpoints(folder)) == ["checkpoint-110"]
+    for kept in (folder / "checkpoint-best-10", folder / "checkpoint-010", elsewhere / "checkpoint-20"):
+        assert damages(kept) == [] and (kept / MARK).is_file()
+
+
+def test_a_file_that_the_disk_no_longer_reads_is_a_damage(folder, monkeypatch):
+    def read(path):
+        if "checkpoint-20" in str(path):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return hash_file(path)
+
+    hash_file = fingerprints.hash_file
+    monkeypatch.setattr(fingerprints, "hash_file", read)
+    newest, damaged = newest_checkpoint(folder)
+    assert newest.name == "checkpoint-10" and "inner/state cannot be read: Input/output error" in damaged[0]
 
 
 def test_one_that_is_written_again_takes_the_place_of_the_one_before(folder):

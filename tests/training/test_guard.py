@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -140,6 +141,8 @@ def test_a_skipped_step_changes_neither_weights_nor_moments(toy_training, kind, 
     assert sorted(seen) == list(range(1, 13))
     rows = [row for row in toy.rows() if "loss" in row]
     assert [row["step"] for row in rows if "skipped" in row] == [7]
+    unknown = "loss" if what == "loss" else "grad_norm"  # of this step alone
+    assert [row["step"] for row in rows if row[unknown] is None] == [7]
     assert len({row["learning_rate"] for row in rows}) > 3  # the schedule goes on
     text = (toy.folder / "skipped" / "step-7.txt").read_text("utf-8")
     assert "step 7 was skipped" in text and text.count("---- sample") == 16 and text.count("==== micro-batch") == 4
@@ -186,6 +189,52 @@ def test_after_several_in_a_row_the_run_goes_back_and_around(toy_training):
     assert read[-7 * 16 :] == [*range(5 * 16, 6 * 16), *range(9 * 16, 15 * 16)]
     cursor = json.loads((toy.folder / "checkpoints" / "checkpoint-12" / "cursor.json").read_text())
     assert cursor["step"] == 12 and cursor["passed_over"] == sorted(bad) and cursor["guard"]["rewound"] == 1
+
+
+def test_what_lies_before_a_checkpoint_in_the_middle_of_skipped_steps_shifts_nothing(toy_training):
+    """Steps 4 to 6 are skipped, and checkpoint-5 lies between: no sample is passed over that nobody has judged."""
+    toy = toy_training("run", save_every=1)
+    read = toy.note_places()
+    spoil_places(toy, set(range(3 * 16, 6 * 16)))
+    toy.train()
+    assert toy.keeper.samples.skipped == [*range(5 * 16, 6 * 16)]
+    assert toy.keeper.guard.rewound == 1
+    assert read[-7 * 16 :] == [*range(6 * 16, 13 * 16)]
+
+
+def test_going_back_forgets_the_steps_skipped_before(tmp_path):
+    guard = Guard(GuardSection(patience=2))
+    guard.judge(1, math.nan, 1.0)
+    between = guard.state()
+    guard.load(between)
+    with pytest.raises(Rewind):
+        guard.lose_patience(guard.judge(2, math.nan, 1.0))
+    guard.rewound = 1
+    guard.load(between)
+    guard.lose_patience(guard.judge(2, math.nan, 1.0))  # the first in a row
+
+
+def test_the_text_of_a_step_that_is_skipped_in_each_try_stays(tmp_path):
+    keeper = keep(tmp_path, [{"input_ids": [n]} for n in range(8)], 4)
+    keeper.skip(1, Verdict("loss is nan", False), [math.nan])
+    keeper.pass_over(Rewind([1], Verdict("loss is nan", False)), tmp_path / "checkpoint-0", True)
+    keeper.skip(1, Verdict("loss is nan", False), [math.nan])
+    texts = {path.name: path.read_text("utf-8") for path in (tmp_path / "skipped").iterdir()}
+    assert "[0]" in texts["step-1.txt"] and "[4]" in texts["step-1-try-2.txt"] and len(texts) == 2
+
+
+@pytest.mark.parametrize(
+    ("what", "factor", "skipped"), [("gradient", 64, []), ("gradient", 0.5, [7]), ("loss", 64, [7])]
+)
+def test_a_gradient_is_left_to_the_scaler_of_fp16_only_where_its_factor_may_be_why(toy_training, what, factor, skipped):
+    toy = toy_training("run")
+    toy.trainer.accelerator.scaler = SimpleNamespace(
+        scale=lambda loss: loss, get_scale=lambda: factor, state_dict=dict, step=lambda *_: None, update=lambda: None
+    )
+    spoil(toy.trainer, {7}, what)
+    toy.stop_at(8)
+    toy.train()
+    assert [row["step"] for row in toy.rows() if "skipped" in row] == skipped
 
 
 def spoil_places(toy, bad):

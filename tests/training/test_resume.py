@@ -2,14 +2,37 @@
 
 import os
 import pickle
+from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import Trainer
 
 from buddygpt.recipe.errors import BrokenOff, BuddyError
+from buddygpt.training.alone import alone, hold
 from buddygpt.training.checkpoints import seal
 from tests.training.conftest import same_weights
+
+
+def test_a_chapter_is_trained_by_one_command_at_a_time(tmp_path):
+    with alone():
+        hold(tmp_path / "sft")
+        with pytest.raises(BuddyError, match="sft: another command is training here"):
+            hold(tmp_path / "sft")
+        hold(tmp_path / "dpo")
+    with alone():
+        hold(tmp_path / "sft")
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "dpo"])
+def test_each_stage_lets_its_chapter_go(stage, monkeypatch):
+    held = SimpleNamespace(close=lambda: held.closed.append(stage), closed=[])
+    monkeypatch.setattr("buddygpt.training.alone._held", [held])
+    recipe = SimpleNamespace(require=lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        import_module(f"buddygpt.stages.{stage}").run(recipe, None, cache=None, resume=False, emit=None)
+    assert held.closed == [stage]
 
 
 class Gadget:

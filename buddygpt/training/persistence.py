@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from transformers import Trainer
+from transformers.trainer import OPTIMIZER_NAME_BIN
 
 from buddygpt.recipe.errors import BuddyError, is_out_of_memory
 from buddygpt.training.checkpoints import WRITING
@@ -80,11 +81,14 @@ class Persistent(Trainer):
         super()._save_optimizer_and_scheduler(output_dir)
         if self.is_fsdp_enabled and self.state.global_step == 0:
             # Where there are no moments yet torch makes some up, by a step without gradients that counts as one.
-            optimizer = self.optimizer.optimizer
-            for one in (optimizer, *getattr(optimizer, "pair", ())):
-                one.state.clear()
+            self._forget_moments()
             if self.args.should_save:
-                Path(output_dir, "optimizer.bin").unlink()
+                Path(output_dir, OPTIMIZER_NAME_BIN).unlink()
+
+    def _forget_moments(self) -> None:
+        optimizer = self.optimizer.optimizer  # type: ignore[union-attr]
+        for one in (optimizer, *getattr(optimizer, "pair", ())):
+            one.state.clear()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         with _trusting_nobody(resume_from_checkpoint):
@@ -93,6 +97,8 @@ class Persistent(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with _trusting_nobody(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
+        if self.is_fsdp_enabled and checkpoint is not None and not Path(checkpoint, OPTIMIZER_NAME_BIN).exists():
+            self._forget_moments()  # it goes back to before the first step, with those of the steps that it gave up
         # The loaded groups hold the rate of the step to come by the schedule that they were saved under; a run that
         # starts from another's checkpoint has its own. On going on it is the same number.
         schedule = self.lr_scheduler

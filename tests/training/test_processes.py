@@ -117,6 +117,10 @@ def test_a_split_model_trains_goes_on_and_is_saved_whole(pair, alone):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4, msg=name)
 
 
+def test_a_split_model_that_goes_back_to_its_begin_has_no_moments(pair, alone):
+    same(rows(pair[0] / "back"), [row for row in alone if row["step"] <= 3])
+
+
 def test_process_0_says_whether_a_run_that_goes_on_judges_first(pair):
     """Or one would judge alone, and wait for the others."""
     assert [one["again"] for one in pair[1]] == [False, False]

@@ -53,8 +53,11 @@ class Watched(Passing):
         return window | {"labels": labels, "shift_labels": labels[1:]}
 
 
-def train(folder, *, stop=None, mlp=DENSE, die=None, **changes):
-    """Train, or go on; stop in step `stop[0]`, when process `stop[1]` is asked. Gives trainer, rows, windows read."""
+def train(folder, *, stop=None, mlp=DENSE, die=None, back=False, **changes):
+    """Train, or go on; stop in step `stop[0]`, when process `stop[1]` is asked; `back` to the begin, and there again.
+
+    Gives trainer, rows, windows read.
+    """
 
     def order(mixture, section):
         return Watched(mixture, section.micro_batch_size) if section.sequence_length == 16 else Passing(mixture)
@@ -71,6 +74,11 @@ def train(folder, *, stop=None, mlp=DENSE, die=None, **changes):
 
     toy.trainer.callback_handler.callbacks.insert(0, Asked())
     toy.trainer.train(resume_from_checkpoint=str(toy.start) if toy.start else None)
+    if back:
+        begin = folder / "checkpoints" / "checkpoint-0"
+        toy.keeper.load(begin)
+        toy.watch.go_back(0)
+        toy.trainer.train(resume_from_checkpoint=str(begin))
     return toy.trainer, toy.watch.meter.rows, getattr(toy.keeper.samples, "read", [])
 
 
@@ -103,6 +111,7 @@ def main(folder):
     train(folder / "one then two", **LONG)
     trainer, _, _ = train(folder / "experts", mlp=EXPERTS, **SPARSE)
     found["finite"] = all(bool(torch.isfinite(p).all()) for p in trainer.model.parameters())
+    train(folder / "back", stop=(3, 0), back=True, **LONG, **FSDP)
     train(folder / "split", stop=(5, 0), **LONG, **FSDP)
     trainer, _, _ = train(folder / "split", **LONG, **FSDP)
     for module in trainer.model.modules():

@@ -20,7 +20,6 @@ from statistics import median
 from typing import Any
 
 from benchmarks.table import measure_in_turn, table
-from buddygpt.report.page import load_rows
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT / ".." / "shared" / "data" / "bench"
@@ -132,7 +131,8 @@ def _equal(name: str, theirs: Path, ours: Path, tasks: Path, folder: Path) -> st
         pairs = []
         for task in some:
             (file,) = out.rglob(f"samples_{task}_*.jsonl")
-            rows = sorted(load_rows(file), key=lambda row: row["doc_id"])
+            with file.open(encoding="utf-8") as samples:
+                rows = sorted(map(json.loads, samples), key=lambda row: row["doc_id"])
             pairs += list(zip(map(_plain, rows), found[task], strict=True))
         prompts = sum(a["prompts"] == b["prompts"] for a, b in pairs)
         if label in WRITTEN:

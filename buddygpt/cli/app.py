@@ -13,7 +13,7 @@ from buddygpt.cli import chat, data, export, push, recipes, train
 from buddygpt.cli.eval import evaluate
 from buddygpt.cli.plan import plan
 from buddygpt.cli.report import report
-from buddygpt.recipe.errors import BuddyError, Stopped
+from buddygpt.recipe.errors import BuddyError, Stopped, is_out_of_memory
 from buddygpt.training import launch
 
 
@@ -93,6 +93,9 @@ def main() -> None:
         sys.exit(141)
     except Exception as error:
         line = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        if is_out_of_memory(error):
+            less = "a smaller batch or model takes less; `buddy plan` tells how much"
+            _fail(error, (f"memory does not suffice ({line}); {less}",), 2)
         _fail(error, (f"unexpected: {line}; `buddy --debug ...` shows where",), 1)
 
 

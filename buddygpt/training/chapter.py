@@ -393,8 +393,10 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
+    checkpoints.sync(*temporary.rglob("*"), temporary)  # done.json, which is written next, must not outlive it
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
+    checkpoints.sync(folder.parent)
 
 
 def record(folder: Path, device: Device, origin: Mapping[str, Any], **facts: Any) -> None:

@@ -76,7 +76,7 @@ class Shelf:
         if checkpoint.exists():  # a damaged one, or of a try that was rewound
             checkpoint.rename(self.folder / _REPLACED)
         written.rename(checkpoint)
-        _sync(self.folder)
+        sync(self.folder)
         if faults := damages(checkpoint):
             raise BrokenOff(
                 f"{checkpoint}: reads back otherwise than it was written ({faults[0]}): the disk cannot be trusted; "
@@ -142,8 +142,7 @@ def seal(checkpoint: Path) -> None:
             if hasattr(os, "posix_fadvise"):  # whoever reads it back reads the disk, not memory
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     write_atomically(checkpoint / MARK, json.dumps({"files": files}, indent=1))
-    for folder in (*(p for p in checkpoint.rglob("*") if p.is_dir()), checkpoint):
-        _sync(folder)
+    sync(*(p for p in checkpoint.rglob("*") if p.is_dir()), checkpoint)
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
@@ -186,11 +185,12 @@ def damages(checkpoint: Path) -> list[str]:
     return faults
 
 
-def _sync(folder: Path) -> None:
-    """Have a folder's names on disk; Windows has no such call, and needs none."""
+def sync(*paths: Path) -> None:
+    """Have files, and the names in folders, on disk; Windows has no such call for a folder, and needs none."""
     if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        for path in paths:
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)

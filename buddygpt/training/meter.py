@@ -18,6 +18,7 @@ from buddygpt.recipe.base import spell_bytes
 from buddygpt.recipe.runs import write_atomically
 from buddygpt.report.page import load_rows
 from buddygpt.training.cards import peak_flops
+from buddygpt.training.checkpoints import sync
 from buddygpt.training.facts import Work
 from buddygpt.training.launch import rank
 from buddygpt.training.pace import Pace
@@ -157,8 +158,10 @@ class Meter(TrainerCallback):
         self._mark(state, "seconds_eval", metrics or {})
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """How long a checkpoint took."""
+        """How long a checkpoint took. The lines of its steps are on the disk as surely as it is."""
         self._mark(state, "seconds_save", {})
+        if state.is_world_process_zero:
+            sync(self.file)
 
     def _mark(self, state: TrainerState, key: str, figures: Mapping[str, float]) -> None:
         if state.is_world_process_zero:

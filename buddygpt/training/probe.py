@@ -29,7 +29,7 @@ from buddygpt.data.windows import Mixture, Passing, StreamWindows, TokenStream, 
 from buddygpt.events import silent
 from buddygpt.model import BuddyGPTConfig, BuddyGPTForCausalLM
 from buddygpt.recipe.data import DataSection, DemoSource
-from buddygpt.recipe.errors import BrokenOff
+from buddygpt.recipe.errors import BrokenOff, is_out_of_memory
 from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.schema import Recipe
 from buddygpt.training.balance import Balance
@@ -263,10 +263,8 @@ def main() -> None:
     recipe = Recipe.model_validate(asked.pop("recipe"))
     try:
         found = asdict(measure(recipe, **asked))
-    except (torch.OutOfMemoryError, MemoryError):
-        found = None
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # torch's word on a CPU
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
         found = None
     print(json.dumps(found))  # noqa: T201

@@ -94,6 +94,16 @@ def test_a_plan_of_something_impossible_is_refused_in_a_line(buddy, tmp_path, ar
     assert list(tmp_path.iterdir()) == []
 
 
+def test_memory_that_does_not_suffice_is_no_mystery(buddy, monkeypatch):
+    def fail(*arguments, **more):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr("buddygpt.stages.plan.run", fail)
+    outcome = buddy("plan", "tiny")
+    assert outcome.code == 2 and outcome.err.startswith("buddy: memory does not suffice (RuntimeError: ")
+    assert outcome.err.count("\n") == 1
+
+
 def test_the_question_of_make_demo_is_about_a_fact_that_tuning_never_asked_for():
     from buddygpt.data import demo
 

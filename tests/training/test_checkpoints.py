@@ -9,7 +9,7 @@ import pytest
 
 from buddygpt.data import fingerprints
 from buddygpt.recipe.errors import BrokenOff, BuddyError
-from buddygpt.training import checkpoints
+from buddygpt.training import chapter, checkpoints
 from buddygpt.training.checkpoints import (
     MARK,
     WRITING,
@@ -153,3 +153,33 @@ def test_room_is_seen_to_before_each_save(folder, monkeypatch):
         Shelf(folder, 2, size=1_000_000).prepare()
     assert not (folder / WRITING).exists()
     assert Shelf(folder, 2, size=999_000).prepare() == folder / WRITING
+
+
+class Written:
+    """Stands for a model and a tokenizer that are saved."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def save_pretrained(self, folder):
+        folder.mkdir(exist_ok=True)
+        (folder / self.name).write_text(self.name)
+
+
+def test_what_is_sealed_or_saved_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Else a power cut could leave a finished run over a torn model."""
+    synced, renamed = [], []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+    rename = type(tmp_path).rename
+
+    def watched(path, target):
+        assert {p.stat().st_ino for p in (*path.rglob("*"), path) if p.name != MARK} <= set(synced)
+        renamed.append(path.name)
+        return rename(path, target)
+
+    monkeypatch.setattr(type(tmp_path), "rename", watched)
+    shelf = Shelf(tmp_path / "checkpoints", 2)
+    save(shelf, 3)
+    chapter.save(Written("weights"), Written("vocabulary"), tmp_path / "model")
+    assert renamed == ["checkpoint-3", "model.tmp"]
+    assert {shelf.folder.stat().st_ino, tmp_path.stat().st_ino} <= set(synced)  # so are the names

@@ -23,7 +23,7 @@ backward pass, 32 MB each since Hopper, 8 MB before."""
 SLACK = 0.1
 """Of what torch allocates on a GPU, so much comes on top: its caching allocator's blocks are larger than what lies in
 them."""
-LIBRARY_BYTES = 740_000_000
+LIBRARY_BYTES = 670_000_000
 """What a process that trains on a CPU holds without a model: Python and all libraries, their kernels' own buffers."""
 ENTRY_BYTES = 900
 """Of main memory that a tokenizer takes for an entry."""

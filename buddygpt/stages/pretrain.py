@@ -18,7 +18,7 @@ from buddygpt.recipe.data import DemoSource, source_name
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import PRETRAINING, Recipe
 from buddygpt.report.chapters import Kept
-from buddygpt.training import chapter
+from buddygpt.training import beginnings, chapter
 from buddygpt.training.alone import alone, hold
 from buddygpt.training.branch import branch_point, origin_of, take_history
 from buddygpt.training.compiled import check_compile
@@ -29,6 +29,7 @@ from buddygpt.training.parallel import whole
 from buddygpt.training.setup import check_parallel, check_precision, find_device, versions
 from buddygpt.training.trackers import check_trackers
 from buddygpt.training.trainer import HeldOut, PretrainTrainer
+from buddygpt.training.troubles import safe_writing
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,10 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     section = recipe.pretrain
     changed = run.check(recipe, *PRETRAINING)
     folder = run.chapter("pretrain")
-    if (done := chapter.finished(folder, emit)) is not None:
+    if (done := beginnings.finished(folder, emit)) is not None:
         return PretrainResult(True, done["step"], folder / "model", done["metrics"], done["baseline"])
     check_trackers(section, "pretrain")
-    start = chapter.start_from(folder, resume, emit)
+    start = beginnings.start_from(folder, resume, emit)
     branches = start is None and section.start_from is not None
     if branches:
         start = branch_point(recipe, run, emit)
@@ -83,11 +84,11 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     work = Work.of_pretraining(recipe, device)
     work.attention()
     pace = pretraining_pace(section, device.processes)
-    chapter.check_space(work, pace.steps, folder)
-    prepared = chapter.prepare_data(recipe, cache, emit)
+    beginnings.check_space(work, pace.steps, folder)
+    prepared = beginnings.prepare_data(recipe, cache, emit)
     origin: dict[str, Any] = {"prepared": prepared.path.name, "versions": versions()}
     if start:
-        chapter.check_origin(start, recipe, origin)
+        beginnings.check_origin(start, recipe, origin)
         for change in changed:
             emit(Note(change))
     if start and section.start_from:
@@ -99,7 +100,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
         hold(folder)
         run.link_data(prepared.path)
         if start and branches:
-            with chapter.safe_writing(folder):
+            with safe_writing(folder):
                 take_history(start, folder)
 
     windows = Mixture(
@@ -134,7 +135,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> P
     done = step >= pace.steps
     result = whole(trainer.accelerator.unwrap_model(trainer.model)) if done else None
     if trainer.is_world_process_zero():
-        with chapter.safe_writing(folder):
+        with safe_writing(folder):
             if done:
                 chapter.save(result, tokenizer, folder / "model")
             chapter.page(run, "pretrain", kept, done)

@@ -8,7 +8,7 @@ from buddygpt.data.prepare import prepare
 from buddygpt.events import Emit, silent
 from buddygpt.recipe.runs import Run
 from buddygpt.recipe.schema import PRETRAINING, Chapter, Recipe
-from buddygpt.training import chapter
+from buddygpt.training import beginnings
 from buddygpt.training.base import find_base
 from buddygpt.training.pace import check_batch
 from buddygpt.training.setup import check_devices
@@ -38,9 +38,9 @@ def run(recipe: Recipe, run: Run, name: Chapter, *, cache: Path, resume: bool, p
         run.check(recipe, *PRETRAINING)
     else:
         run.check_chapter(recipe, name)
-    if chapter.finished(run.chapter(name), emit) is not None:
+    if beginnings.finished(run.chapter(name), emit) is not None:
         return False
-    chapter.start_from(run.chapter(name), resume, silent)  # the processes will tell
+    beginnings.start_from(run.chapter(name), resume, silent)  # the processes will tell
     check_devices(processes)
     check_batch(section, name, processes)
     tokenizer = None if name == "pretrain" else find_base(section, run, name).tokenizer

@@ -32,6 +32,7 @@ from buddygpt.training.facts import Rows, Work, attention_rows, common_rows
 from buddygpt.training.pace import Pace, tuning_pace
 from buddygpt.training.sft import SFTTrainer
 from buddygpt.training.trainer import HeldOut
+from buddygpt.training.troubles import safe_writing
 from buddygpt.training.tuning import (
     TuningResult,
     begin,
@@ -108,7 +109,7 @@ def run(recipe: Recipe, run: Run, *, cache: Path, resume: bool, emit: Emit) -> T
     after: dict[str, float] = {}
     result = result_of(trainer, section, tokenizer) if ended else None
     if trainer.is_world_process_zero():
-        with chapter.safe_writing(folder):
+        with safe_writing(folder):
             if ended:
                 after = judge_model(result, tokenizer, prompts, seeds, room)
                 if reach is not None:

@@ -17,7 +17,7 @@ from buddygpt.recipe.pretrain import PretrainSection
 from buddygpt.recipe.runs import Run, differences, find_run
 from buddygpt.recipe.schema import PRETRAINING, Recipe
 from buddygpt.training import checkpoints
-from buddygpt.training.chapter import ORIGIN
+from buddygpt.training.beginnings import ORIGIN
 from buddygpt.training.schedules import rate_factor
 
 SAME = ("seed", "sequence_length", "tokens_per_batch", "optimizer")

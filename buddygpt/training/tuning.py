@@ -22,7 +22,7 @@ from buddygpt.recipe.data import DataSection, DemoSource, source_name
 from buddygpt.recipe.runs import Run, write_atomically
 from buddygpt.recipe.schema import Chapter, Recipe
 from buddygpt.recipe.tuning import TuningSection
-from buddygpt.training import chapter
+from buddygpt.training import beginnings
 from buddygpt.training.alone import hold
 from buddygpt.training.base import Base, find_base, settle_ends
 from buddygpt.training.compiled import check_compile
@@ -34,6 +34,7 @@ from buddygpt.training.parallel import whole
 from buddygpt.training.reference import weights_hash
 from buddygpt.training.setup import Device, check_parallel, check_precision, find_device, versions
 from buddygpt.training.trackers import check_trackers
+from buddygpt.training.troubles import safe_writing
 
 SHOWN = 3
 """Held-out prompts that the model answers at each evaluation."""
@@ -101,7 +102,7 @@ class Begun(Generic[Section]):
 def finished(run: Run, name: Chapter, emit: Emit) -> TuningResult | None:
     """What a chapter that is finished already has recorded."""
     folder = run.chapter(name)
-    done = chapter.finished(folder, emit)
+    done = beginnings.finished(folder, emit)
     if done is None:
         return None
     return TuningResult(True, done["step"], folder / "model", done["metrics"], done["before"], done["after"])
@@ -131,18 +132,18 @@ def begin(
         BuddyError: something the user can mend; nothing is written but prepared rows.
     """
     check_trackers(section, name)
-    start = chapter.start_from(run.chapter(name), resume, emit)
+    start = beginnings.start_from(run.chapter(name), resume, emit)
     device = find_device()
     check_precision(section, device, name)
     check_compile(section, device, name)
     check_parallel(section, device, name)
     base = find_base(section, run, name)
-    prepared = chapter.prepare_data(recipe, cache, emit, name, base.tokenizer)
+    prepared = beginnings.prepare_data(recipe, cache, emit, name, base.tokenizer)
     tell_intake(prepared, emit)
     model = base.load(section)
     origin = {"prepared": prepared.path.name, "model": weights_hash(model), "versions": versions()}
     if start:
-        chapter.check_origin(start, recipe, origin)
+        beginnings.check_origin(start, recipe, origin)
         for change in changed:
             emit(Note(change))
     return Begun(name, recipe, run, section, start, device, base, prepared, model, origin)
@@ -179,7 +180,7 @@ def settle(
         BuddyError: the disk has no room, or the run is another recipe's.
     """
     section, steps = begun.section, len(samples) // begun.section.batch_size
-    chapter.check_space(work, steps, begun.folder)
+    beginnings.check_space(work, steps, begun.folder)
     if rank() == 0:
         begun.run.claim_chapter(begun.recipe, begun.name)
         hold(begun.folder)
@@ -271,7 +272,7 @@ def first_figures(folder: Path, judge: Callable[[], dict[str, float]], resumed: 
         return json.loads(file.read_text("utf-8"))
     figures = judge()
     if PartialState().is_main_process:
-        with chapter.safe_writing(folder):
+        with safe_writing(folder):
             write_atomically(file, json.dumps(figures))
     return figures
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from buddygpt.events import Caution, Emit, Note
 from buddygpt.recipe.errors import BuddyError
@@ -13,7 +13,7 @@ from buddygpt.recipe.runs import Run, find_run
 from buddygpt.recipe.schema import Chapter
 from buddygpt.report.chapters import describe, is_finished, write_chapter
 from buddygpt.report.comparison import CHAPTERS, Side, shared_chapters, write_comparison
-from buddygpt.report.page import load_rows, read_rows
+from buddygpt.report.page import read_rows
 
 
 def run(targets: Sequence[str], runs: Path, out: Path | None, emit: Emit) -> list[Path]:
@@ -58,20 +58,25 @@ def _find(target: str, runs: Path) -> Run:
     return find_run(runs, target.removeprefix(f"{runs}/"))
 
 
-def _trained(run: Run, emit: Emit) -> list[Chapter]:
-    """Chapters that have metrics; damaged lines are told.
+def _trained(run: Run, emit: Emit) -> dict[Chapter, list[dict[str, Any]]]:
+    """Chapters that have metrics, with their rows; damaged lines are told.
 
     Raises:
         BuddyError: none has.
     """
-    found = [name for name in get_args(Chapter) if load_rows(run.chapter(name) / "metrics.jsonl")]
+    found: dict[Chapter, list[dict[str, Any]]] = {}
+    for name in get_args(Chapter):
+        metrics, samples = (run.chapter(name) / file for file in ("metrics.jsonl", "samples.jsonl"))
+        rows, damaged = read_rows(metrics)
+        if rows:
+            found[name] = rows
+            for file, count in ((metrics, damaged), (samples, read_rows(samples)[1])):
+                if count:
+                    emit(Caution(f"{file}: {count:,} damaged line{'s' * (count > 1)} left out"))
     if not found:
         raise BuddyError(
             f"{run.path}: nothing was trained in this run yet; begin with `buddy pretrain {run.path / 'recipe.yaml'}`"
         )
-    for file in (run.chapter(name) / kind for name in found for kind in ("metrics.jsonl", "samples.jsonl")):
-        if damaged := read_rows(file)[1]:
-            emit(Caution(f"{file}: {damaged:,} damaged line{'s' * (damaged > 1)} left out"))
     return found
 
 
@@ -91,6 +96,6 @@ def _side(run: Run, all_runs: Sequence[Run], emit: Emit) -> Side:
     return Side(
         run.name if alone else str(run.path),
         load_recipe(run.path / "recipe.yaml"),
-        {name: load_rows(run.chapter(name) / "metrics.jsonl") for name in _trained(run, emit)},
+        _trained(run, emit),
         frozenset(name for name in get_args(Chapter) if is_finished(run, name)),
     )
